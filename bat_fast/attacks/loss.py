@@ -1,0 +1,28 @@
+"""What an attack climbs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AttackLoss:
+    """The objective of the inner maximisation, as `bat_fast.ops.attack_grad` takes it.
+
+    A method returns one of these instead of a Python loss, so that the gradient with respect to the
+    logits is one fused kernel and there is one PGD loop in the whole project.
+    """
+
+    loss: str = "ce"
+    """Name of the row loss."""
+
+    reference: Tensor | None = None
+    """[N, C] logits to move away from (``kl``). None: the attack computes those of the clean images."""
+
+    soft: Tensor | None = None
+    """[N, C] soft targets of the additional squared-error term (``ce+te``)."""
+
+    soft_weight: float = 0.0
+    """Weight of that term."""

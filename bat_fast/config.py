@@ -1,0 +1,131 @@
+"""Every setting of a training run, as frozen dataclasses. Standard library only.
+
+The same names are YAML keys, command-line options (``--attack.eps 8/255``) and Python attributes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+
+class Ratio(float):
+    """A float that may be written as a fraction and remembers how it was written (``8/255``)."""
+
+    text: str
+
+    def __new__(cls, value: float | str) -> Ratio:
+        text = str(value).strip()
+        try:
+            parts = [float(part) for part in text.split("/")]
+            number = parts[0] if len(parts) == 1 else parts[0] / parts[1]
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"expected a number or a fraction such as 8/255, got {text!r}") from None
+        if len(parts) > 2:
+            raise ValueError(f"expected a number or a fraction such as 8/255, got {text!r}")
+        self = super().__new__(cls, number)
+        self.text = text
+        return self
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.text,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    name: str = "digits"
+    """Name of the data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    name: str = "small_cnn"
+    """``small_cnn``, ``preactresnet18``, ``wrn_28_10`` (any ``wrn_DEPTH_WIDTH``) or ``timm:NAME``."""
+    activation: str = "relu"
+    """Activation of the whole network."""
+    num_classes: int | None = None
+    """Number of classes; None takes it from the data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    eps: Ratio = Ratio("8/255")
+    """Radius of the ball, in pixels scaled to [0, 1]."""
+    step_size: Ratio | None = None
+    """Step; None is eps/4."""
+    steps: int = 10
+    """Number of gradient steps."""
+    norm: Literal["linf"] = "linf"
+    """Norm of the ball."""
+    random_start: bool = True
+    """Start at a random point of the ball."""
+    bn_mode: Literal["eval", "train"] = "eval"
+    """Batch norm inside the attack: running statistics (eval) or those of the batch (train)."""
+    precision: Literal["bf16", "fp16"] | None = None
+    """Autocast of the attack's forward and backward passes; None is float32."""
+    engine: Literal["auto", "eager"] = "auto"
+    """How the steps are run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Stochastic gradient descent, the optimiser of all the published systems of the family."""
+
+    lr: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Momentum."""
+    weight_decay: float = 5e-4
+    """L2 penalty on all parameters."""
+    schedule: Literal["constant", "multistep", "cosine", "cyclic"] = "multistep"
+    """Learning rate over the run; ``cyclic`` rises to lr and falls to 0, linearly."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """Fractions of the run at which ``multistep`` multiplies the rate by gamma."""
+    gamma: float = 0.1
+    """Factor of ``multistep``."""
+    warmup: float = 0.0
+    """Fraction of the run with a linear rise of the rate from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    val_steps: int = 10
+    """PGD steps of the validation that chooses the best epoch."""
+    test_steps: int = 20
+    """PGD steps of the final test."""
+    batch_size: int = 256
+    """Images at a time."""
+    every: int = 1
+    """Epochs between validations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    epochs: int = 110
+    """Passes over the training split."""
+    batch_size: int = 128
+    """Images in a step."""
+    seed: int = 0
+    """Seed of weights, data order, random starts and splits."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "bat"})
+    """``name`` of the training method, and its own options."""
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes shipped in the package: name -> YAML file."""
+    folder = Path(str(resources.files("bat_fast"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
