@@ -1,0 +1,160 @@
+"""What the operator files share: the native library, registration, argument checks, Philox.
+
+An operator is a schema plus a pure-PyTorch reference. The reference is registered for every device;
+a native kernel, where the library holds one, overrides it for its device by dispatch alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FOLDER = Path(__file__).parent / "lib"
+_LIBRARY = torch.library.Library("bat_fast", "FRAGMENT")
+_OPERATORS: dict[str, str] = {}
+
+
+def _load() -> dict[str, Any]:
+    """Load the native library and return what its build recorded; {} where there is none."""
+    if os.environ.get("BAT_FAST_NATIVE") == "0":
+        return {}
+    path = _FOLDER / "libbat_fast.so"
+    hint = "every operator runs its slower PyTorch reference; build it with `pip install --no-build-isolation .`"
+    if not path.exists():
+        warnings.warn(f"bat_fast: the native library is not built: {hint}", stacklevel=2)
+        return {}
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        warnings.warn(f"bat_fast: the native library does not load ({reason}): {hint}", stacklevel=2)
+        return {}
+    info: dict[str, Any] = json.loads((_FOLDER / "build.json").read_text())
+    if torch.cuda.is_available() and not info["cuda"]:
+        warnings.warn(
+            "bat_fast: built without CUDA, so CUDA tensors run the slower PyTorch references; "
+            "install the CUDA toolkit (nvcc) and reinstall",
+            stacklevel=2,
+        )
+    return info
+
+
+_BUILD = _load()
+
+
+def build_info() -> dict[str, Any]:
+    """How the native library was built: version, git revision, compilers, CUDA architectures.
+
+    Empty where no library is loaded.
+    """
+    return dict(_BUILD)
+
+
+def operators() -> list[str]:
+    """The names of all operators, in the order of definition."""
+    return list(_OPERATORS)
+
+
+def is_native(name: str, device: str | torch.device) -> bool:
+    """Whether a native kernel answers operator ``name`` for tensors on ``device`` (else the reference).
+
+    Raises:
+        ValueError: no such operator.
+    """
+    if name not in _OPERATORS:
+        raise ValueError(f"name: no operator {name!r}; there are {', '.join(_OPERATORS)}")
+    key = {"cpu": "CPU", "cuda": "CUDA"}.get(torch.device(device).type)
+    return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(f"bat_fast::{name}", key)
+
+
+def operator(schema: str, *, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Define an operator from its ``schema``; the decorated function becomes its reference."""
+    name = schema.partition("(")[0]
+
+    def register(reference: Callable[..., Any]) -> Callable[..., Any]:
+        _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"bat_fast::{name}", fake, lib=_LIBRARY)
+        _OPERATORS[name] = schema
+        return reference
+
+    return register
+
+
+def differentiable(name: str, backward: Callable[..., Any], setup: Callable[..., None]) -> None:
+    """Attach the gradient of an operator (`torch.library.register_autograd`)."""
+    torch.library.register_autograd(f"bat_fast::{name}", backward, setup_context=setup, lib=_LIBRARY)
+
+
+def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raise ValueError unless ``value`` is a finite number in [low, high]."""
+    if not low <= value <= high or math.isinf(value):
+        limits = f" in [{low:g}, {high:g}]" if high < math.inf else f" >= {low:g}" if low > -math.inf else ""
+        raise ValueError(f"{name} must be a finite number{limits}, got {value}")
+
+
+def check_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise ValueError unless ``tensor`` has the shape and device of ``other``."""
+    if tensor.shape != other.shape:
+        raise ValueError(
+            f"{name} must have the shape of {other_name}, {list(other.shape)}, got {list(tensor.shape)}"
+        )
+    if tensor.device != other.device:
+        raise ValueError(f"{name} is on {tensor.device}, {other_name} on {other.device}: move one of them")
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Raise TypeError unless the dtype is one that the kernels of the tensor's device take."""
+    on_gpu = tensor.is_cuda
+    allowed = (
+        (torch.float32, torch.float16, torch.bfloat16) if on_gpu else (torch.float32, torch.float64)
+    )
+    if tensor.dtype not in allowed:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+        raise TypeError(f"{name} must be one of {names} on {tensor.device.type}, got {tensor.dtype}")
+
+
+def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
+    """Raise unless ``labels`` [N] int64 holds a class of each row of ``rows`` [N, C].
+
+    The values are compared here only on CPU; on CUDA the kernels do it without a host sync.
+    """
+    if rows.dim() != 2:
+        raise ValueError(f"logits must be [N, C], got {list(rows.shape)}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"{name} must hold int64 class numbers, got {labels.dtype}: convert with .long()")
+    if labels.shape != rows.shape[:1]:
+        raise ValueError(f"{name} must be [N] = [{rows.shape[0]}], got {list(labels.shape)}")
+    if labels.device != rows.device:
+        raise ValueError(f"{name} is on {labels.device}, logits on {rows.device}: move one of them")
+    if labels.is_cpu and labels.numel() and not torch.compiler.is_compiling():
+        low, high = labels.aminmax()
+        if low < 0 or high >= rows.shape[1]:
+            bad = int(low) if low < 0 else int(high)
+            raise ValueError(
+                f"{name} holds class {bad}, outside [0, {rows.shape[1]}): number the classes from 0, "
+                "or give the model that many outputs"
+            )
+
+
+_MASK = 0xFFFFFFFF
+
+
+def philox(seed: int, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox4x32-10 (Salmon et al. 2011) of four int64 tensors of 32-bit counters: four of 32-bit words."""
+    key0, key1 = seed & _MASK, seed >> 32 & _MASK
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    for _ in range(10):
+        high0, low0 = (c0 * 0xD2511F53 >> 32) & _MASK, (c0 * 0xD2511F53) & _MASK
+        high1, low1 = (c2 * 0xCD9E8D57 >> 32) & _MASK, (c2 * 0xCD9E8D57) & _MASK
+        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
+        key0, key1 = (key0 + 0x9E3779B9) & _MASK, (key1 + 0xBB67AE85) & _MASK
+    return c0, c1, c2, c3

@@ -1,0 +1,42 @@
+"""A model held still while an attack differentiates through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def frozen(model: nn.Module, bn_mode: str) -> Iterator[None]:
+    """Parameters take no gradient inside, and everything is as it was found outside.
+
+    ``bn_mode="eval"`` puts the whole model in eval mode. ``"train"`` normalises with the statistics of
+    the batch: a model in train mode keeps the modes of its sub-modules (frozen ones stay frozen), one in
+    eval mode is put in train mode. Modes, buffers and ``requires_grad`` flags are restored, also when
+    the body raises.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buffers = []
+    if bn_mode == "train":
+        with torch.no_grad():
+            buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        if not model.training:
+            model.train()
+    elif any(training for _, training in modes):
+        model.eval()
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)

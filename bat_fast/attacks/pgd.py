@@ -1,0 +1,191 @@
+"""Projected gradient descent, the inner maximisation of adversarial training."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast import ops
+from bat_fast.attacks.frozen import frozen
+from bat_fast.attacks.loss import AttackLoss
+
+_PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_TOLERANCE = 1e-6  # of the pixel range: a resized or blended image may overshoot by rounding
+
+
+class PGD:
+    """Projected gradient descent (Madry et al. 2018) on a batch of images in pixel space.
+
+    The model is left untouched: parameters get no gradient, and modes, buffers and ``requires_grad``
+    flags are as before. Works under ``no_grad``, ``inference_mode`` and autocast, and with compiled
+    models. Under DistributedDataParallel, attack the wrapped module (``ddp.module``).
+
+    Args:
+        model: takes [N, C, H, W] pixels in [lo, hi] and returns logits [N, K]; normalisation lives
+            inside it (`bat_fast.models.Normalize`).
+        eps: radius in pixels, >= 0.
+        step_size: step in pixels; None is eps / 4.
+        steps: number of gradient steps, >= 0.
+        norm: ``"linf"``.
+        loss: row loss to climb, see `bat_fast.ops.attack_grad`.
+        random_start: start at a random point of the ball rather than at the image.
+        bn_mode: ``"eval"``: the model's eval mode; ``"train"``: its train mode, with the running
+            statistics restored afterwards.
+        precision: autocast of the model inside the attack: None, ``"bf16"`` or ``"fp16"``; the images
+            and the update stay in float32.
+        engine: how the steps run; ``"auto"`` and ``"eager"`` are the same today.
+        seed: of the random starts, which also depend on the sample's index and on ``draw``.
+        lo, hi: range of a pixel.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range; the message names it.
+
+    Example:
+        >>> attack = PGD(model, eps=8 / 255, step_size=2 / 255, steps=10)
+        >>> x_adv = attack(x, y)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 8 / 255,
+        step_size: float | None = None,
+        steps: int = 10,
+        norm: str = "linf",
+        loss: str = "ce",
+        random_start: bool = True,
+        bn_mode: str = "eval",
+        precision: str | None = None,
+        engine: str = "auto",
+        seed: int = 0,
+        *,
+        lo: float = 0.0,
+        hi: float = 1.0,
+    ) -> None:
+        self.model = model
+        self.eps = float(eps)
+        self.step_size = self.eps / 4 if step_size is None else float(step_size)
+        self.steps = steps
+        self.norm = _choice("norm", norm, ("linf",))
+        self.loss = loss
+        self.random_start = random_start
+        self.bn_mode = _choice("bn_mode", bn_mode, ("eval", "train"))
+        self.precision = _choice("precision", precision, tuple(_PRECISIONS))
+        self.engine = _choice("engine", engine, ("auto", "eager"))
+        self.seed = seed
+        self.lo, self.hi = float(lo), float(hi)
+        self._calls = 0
+        for name in ("eps", "step_size"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)}")
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps must be an integer >= 0, got {steps!r}")
+        if not self.lo <= self.hi:
+            raise ValueError(f"lo must not be above hi, got lo={lo}, hi={hi}")
+
+    def __repr__(self) -> str:
+        names = ("eps", "step_size", "steps", "norm", "loss", "random_start", "bn_mode", "precision", "seed")
+        return f"PGD({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+    def __call__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        targets: Tensor | None = None,
+        index: Tensor | None = None,
+        *,
+        objective: AttackLoss | None = None,
+        draw: int | None = None,
+    ) -> Tensor:
+        """Adversarial images for ``x``.
+
+        Args:
+            x: [N, C, H, W] float32 pixels in [lo, hi].
+            y: [N] int64 true classes.
+            targets: [N] int64 classes to move towards; None moves away from ``y``.
+            index: [N] int64 data set ids that key the random starts; None numbers the batch from 0.
+            objective: what to climb; None climbs ``loss`` at ``y`` (or ``targets``).
+            draw: which random start of these samples (an epoch, a restart); None counts the calls.
+
+        Returns:
+            A new, detached [N, C, H, W] tensor inside the ball and inside [lo, hi].
+
+        Raises:
+            ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit.
+        """
+        if draw is None:
+            draw, self._calls = self._calls, self._calls + 1
+        # Tensors made in inference mode cannot enter a graph: copies made outside of it can.
+        with torch.inference_mode(False), torch.no_grad(), frozen(self.model, self.bn_mode):
+            clean, label, goal, index = (
+                tensor.clone() if tensor is not None and tensor.is_inference() else tensor
+                for tensor in (x.detach(), y, targets, index)
+            )
+            assert clean is not None and label is not None
+            self._check(clean, label, goal)
+            adv = self._start(clean, index, draw)
+            if self.steps and len(clean):
+                self._climb(adv, clean, label, goal, objective or AttackLoss(self.loss))
+        return adv
+
+    def _start(self, clean: Tensor, index: Tensor | None, draw: int) -> Tensor:
+        if not self.random_start:
+            return clean.clamp(self.lo, self.hi)
+        return ops.random_start(
+            clean, eps=self.eps, norm=self.norm, seed=self.seed, index=index, draw=draw, lo=self.lo, hi=self.hi
+        )
+
+    def _climb(
+        self, adv: Tensor, clean: Tensor, y: Tensor, targets: Tensor | None, objective: AttackLoss
+    ) -> None:
+        """The PGD loop of this project: moves ``adv`` in place."""
+        label = y if targets is None else targets
+        for _ in range(self.steps):
+            with torch.enable_grad(), self._autocast(adv.device.type):
+                leaf = adv.detach().requires_grad_()
+                logits = self.model(leaf)
+            grad_logits, _ = ops.attack_grad(
+                _kernel_dtype(logits), label, loss=objective.loss, targeted=targets is not None
+            )
+            (grad,) = torch.autograd.grad(logits, leaf, grad_logits.to(logits.dtype))
+            ops.linf_step_(
+                adv, grad, clean, step_size=self.step_size, eps=self.eps, lo=self.lo, hi=self.hi
+            )
+
+    def _autocast(self, device_type: str) -> Any:
+        dtype = _PRECISIONS[self.precision]
+        return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
+
+    def _check(self, x: Tensor, y: Tensor, targets: Tensor | None) -> None:
+        if x.dim() < 2:
+            raise ValueError(f"x must be a batch of images [N, C, H, W], got {list(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"x must be float32 pixels in [{self.lo:g}, {self.hi:g}], got {x.dtype}")
+        for name, labels in (("y", y), ("targets", targets)):
+            if labels is not None and labels.shape != x.shape[:1]:
+                raise ValueError(f"{name} must be [N] = [{len(x)}], got {list(labels.shape)}")
+        # Reading the range waits for a GPU, so there only the first batch is looked at.
+        if x.numel() and (x.device.type == "cpu" or self._calls <= 1):
+            low, high = (float(value) for value in x.aminmax())
+            slack = _TOLERANCE * (self.hi - self.lo)
+            if not (low >= self.lo - slack and high <= self.hi + slack):
+                raise ValueError(
+                    f"x holds pixels in [{low:.4g}, {high:.4g}], outside [{self.lo:g}, {self.hi:g}]: pass raw "
+                    "pixels and put the normalisation inside the model, as in "
+                    "nn.Sequential(bat_fast.models.Normalize(mean, std), model)"
+                )
+
+
+def _kernel_dtype(logits: Tensor) -> Tensor:
+    """Detached logits in a dtype that the row kernels of the device take."""
+    logits = logits.detach()
+    return logits if logits.is_cuda or logits.dtype != torch.bfloat16 else logits.float()
+
+
+def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value

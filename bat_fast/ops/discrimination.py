@@ -1,0 +1,121 @@
+"""The discrimination loss of Benign Adversarial Training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bat_fast._native import check_floating, check_number, differentiable, operator
+
+
+def _fake(features: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return features.new_empty(()), torch.empty_like(features)
+
+
+def _loss_and_similarity_grad(
+    unit: Tensor, target: Tensor, weights: Tensor | None, temperature: float, denominator: str
+) -> tuple[Tensor, Tensor]:
+    """The loss, and its gradient with respect to the similarity matrix [N, N]."""
+    n = unit.shape[0]
+    similarity = unit @ unit.T / temperature
+    self_pair = torch.eye(n, dtype=torch.bool, device=unit.device)
+    same = target[:, None] == target[None, :]
+    positive = same & ~self_pair
+    count = positive.sum(1)
+    anchor = (count > 0).to(unit.dtype)
+    if weights is not None:
+        anchor = anchor * weights.to(unit.dtype)
+    anchor = anchor / anchor.sum().clamp_min(torch.finfo(unit.dtype).tiny)
+    share = torch.where(positive, (anchor / count.clamp_min(1))[:, None], 0.0)  # weight of each pair
+    if denominator == "all":
+        log_sum = similarity.masked_fill(self_pair, -torch.inf).logsumexp(1)
+        log_sum = torch.where(anchor > 0, log_sum, 0.0)
+        probability = (similarity - log_sum[:, None]).exp().masked_fill(self_pair, 0.0)
+        loss = (share * (log_sum[:, None] - similarity)).sum()
+        return loss, anchor[:, None] * probability - share
+    rest = similarity.masked_fill(same, -torch.inf).logsumexp(1)[:, None]  # the other classes
+    loss = (share * F.softplus(rest - similarity)).sum()
+    pull = share * torch.sigmoid(rest - similarity)
+    probability = torch.where(same, 0.0, (similarity - rest).exp().nan_to_num(0.0))
+    return loss, pull.sum(1, keepdim=True) * probability - pull
+
+
+@operator(
+    "discrimination_loss(Tensor features, Tensor target, float temperature, Tensor? weights, str denominator)"
+    " -> (Tensor loss, Tensor grad)",
+    fake=_fake,
+)
+def _discrimination_reference(
+    features: Tensor, target: Tensor, temperature: float, weights: Tensor | None, denominator: str
+) -> tuple[Tensor, Tensor]:
+    h = features.to(torch.promote_types(features.dtype, torch.float32))
+    norm = h.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    unit = h / norm
+    loss, pair_grad = _loss_and_similarity_grad(unit, target, weights, temperature, denominator)
+    unit_grad = (pair_grad + pair_grad.T) @ unit / temperature
+    grad = (unit_grad - unit * (unit * unit_grad).sum(1, keepdim=True)) / norm
+    return loss.to(features.dtype), grad.to(features.dtype)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    del inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _backward(ctx: Any, grad_loss: Tensor, _: object) -> tuple[Tensor | None, ...]:
+    return ctx.saved_tensors[0] * grad_loss, None, None, None, None
+
+
+differentiable("discrimination_loss", _backward, _setup)
+
+
+def discrimination_loss(
+    features: Tensor,
+    target: Tensor,
+    *,
+    temperature: float = 0.1,
+    weights: Tensor | None = None,
+    denominator: str = "all",
+) -> Tensor:
+    """Discrimination loss of Benign Adversarial Training: draw classes together, push them apart.
+
+    With features scaled to length 1, temperature tau and the positives P(i) = samples of the class of
+    i other than i: ``mean_i mean_{j in P(i)} -log(exp(h_i h_j/tau) / sum_{k in A(i)} exp(h_i h_k/tau))``
+    (Xu et al. 2021). Anchors without positives do not count; a batch without any gives 0.
+
+    Args:
+        features: [N, D] penultimate features; float32 or float64 (CUDA: float32, float16, bfloat16).
+        target: [N] int64 classes.
+        temperature: tau, > 0.
+        weights: [N] non-negative weights of the anchors, without gradient; None weighs all alike.
+        denominator: A(i): ``"all"`` others, or ``"negatives"``: j and the samples of other classes.
+
+    Returns:
+        A differentiable scalar in the dtype of ``features``. The gradient is computed with the value.
+
+    Raises:
+        ValueError: a shape, device or number does not fit. TypeError: a dtype does not.
+    """
+    check_floating("features", features)
+    if features.dim() != 2:
+        raise ValueError(f"features must be [N, D], got {list(features.shape)}")
+    if target.dtype != torch.int64:
+        raise TypeError(f"target must hold int64 class numbers, got {target.dtype}: convert with .long()")
+    for name, rows in (("target", target), ("weights", weights)):
+        if rows is None:
+            continue
+        if rows.shape != features.shape[:1]:
+            raise ValueError(f"{name} must be [N] = [{features.shape[0]}], got {list(rows.shape)}")
+        if rows.device != features.device:
+            raise ValueError(f"{name} is on {rows.device}, features on {features.device}: move one of them")
+    check_number("temperature", temperature, torch.finfo(torch.float32).tiny)
+    if denominator not in ("all", "negatives"):
+        raise ValueError(f"denominator must be 'all' or 'negatives', got {denominator!r}")
+    if weights is not None:
+        weights = weights.detach()
+    loss, _ = torch.ops.bat_fast.discrimination_loss(features, target, temperature, weights, denominator)
+    return loss

@@ -1,0 +1,167 @@
+"""Losses of one row of logits per sample, with their analytic gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bat_fast._native import check_floating, check_labels, check_number, differentiable, operator
+
+_LOSSES = ("ce",)
+
+
+def _accumulator(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _rows(logits: Tensor) -> Tensor:
+    return logits.new_empty(logits.shape[0], dtype=_accumulator(logits))
+
+
+def _valid(target: Tensor, classes: int) -> Tensor:
+    """Where a label is a class; the others give NaN instead of reading outside the row."""
+    return (target >= 0) & (target < classes)
+
+
+def _fake_attack_grad(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format), _rows(logits)
+
+
+@operator(
+    "attack_grad(Tensor logits, Tensor target, str loss, bool targeted) -> (Tensor grad, Tensor per_sample)",
+    fake=_fake_attack_grad,
+)
+def _attack_grad_reference(logits: Tensor, target: Tensor, loss: str, targeted: bool) -> tuple[Tensor, Tensor]:
+    del loss  # ce is the only one, as attack_grad checks
+    valid = _valid(target, logits.shape[1])
+    label = target.clamp(0, logits.shape[1] - 1)
+    log_p = logits.to(_accumulator(logits)).log_softmax(1)
+    onehot = F.one_hot(label, logits.shape[1]).to(log_p.dtype)
+    grad = log_p.exp() - onehot
+    per_sample = -log_p.gather(1, label[:, None]).squeeze(1)
+    sign = -1.0 if targeted else 1.0
+    nan = float("nan")
+    grad = torch.where(valid[:, None], sign * grad, nan)
+    return grad.to(logits.dtype).contiguous(), torch.where(valid, sign * per_sample, nan)
+
+
+def attack_grad(
+    logits: Tensor, target: Tensor, *, loss: str = "ce", targeted: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Value of an attack loss and its gradient with respect to the logits, in one pass.
+
+    The reduction is the sum over samples, so row i of the gradient depends on sample i alone. ``ce`` is
+    ``-log softmax(z)_y`` with gradient ``softmax(z) - onehot(y)``; ``targeted=True`` flips both signs,
+    so that climbing moves towards ``target``.
+
+    Args:
+        logits: [N, C] float32 or float64 (CUDA: float32, float16, bfloat16).
+        target: [N] int64 classes, 0 <= target < C.
+        loss: ``"ce"``.
+        targeted: whether ``target`` is the class to reach rather than the one to leave.
+
+    Returns:
+        grad [N, C] in the dtype of ``logits``, per_sample [N] (float64 for float64, else float32).
+
+    Raises:
+        ValueError: a shape, device, label or name does not fit. TypeError: a dtype does not.
+    """
+    check_floating("logits", logits)
+    check_labels("target", target, logits)
+    if loss not in _LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+    return torch.ops.bat_fast.attack_grad(logits.detach(), target, loss, targeted)
+
+
+def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
+    return _rows(logits).new_empty(()), _rows(logits), _rows(logits), _rows(logits)
+
+
+@operator(
+    "bat_loss(Tensor logits, Tensor target, float alpha, str normalize)"
+    " -> (Tensor loss, Tensor weights, Tensor per_sample, Tensor lse)",
+    fake=_fake_bat_loss,
+)
+def _bat_loss_reference(logits: Tensor, target: Tensor, alpha: float, normalize: str) -> tuple[Tensor, ...]:
+    valid = _valid(target, logits.shape[1])
+    label = target.clamp(0, logits.shape[1] - 1)[:, None]
+    z = logits.to(_accumulator(logits))
+    lse = z.logsumexp(1)
+    per_sample = lse - z.gather(1, label).squeeze(1)
+    other = z.scatter(1, label, -torch.inf)
+    q = (other.amax(1) - lse).exp()
+    wrong = z.argmax(1) != label.squeeze(1)
+    weights = torch.where(wrong, (-alpha * q).exp(), 1.0)
+    nan = float("nan")
+    weights, per_sample = torch.where(valid, weights, nan), torch.where(valid, per_sample, nan)
+    loss = (weights * per_sample).sum() / _denominator(weights, normalize)
+    return loss, weights, per_sample, lse
+
+
+def _denominator(weights: Tensor, normalize: str) -> Tensor:
+    return weights.sum() if normalize == "weights" else torch.full_like(weights.sum(), weights.shape[0])
+
+
+def _fake_ce_backward(logits: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+@operator(
+    "ce_backward(Tensor logits, Tensor target, Tensor lse, Tensor scale) -> Tensor grad",
+    fake=_fake_ce_backward,
+)
+def _ce_backward_reference(logits: Tensor, target: Tensor, lse: Tensor, scale: Tensor) -> Tensor:
+    """``scale_i (softmax(z_i) - onehot(y_i))``, from the saved log-sum-exp of each row."""
+    label = target.clamp(0, logits.shape[1] - 1)
+    grad = (logits.to(lse.dtype) - lse[:, None]).exp() - F.one_hot(label, logits.shape[1])
+    return (grad * scale[:, None]).to(logits.dtype).contiguous()
+
+
+def _bat_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    logits, target, _, ctx.normalize = inputs
+    _, weights, per_sample, lse = output
+    ctx.mark_non_differentiable(weights, per_sample, lse)
+    ctx.save_for_backward(logits, target, weights, lse)
+
+
+def _bat_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    logits, target, weights, lse = ctx.saved_tensors
+    scale = weights * (grad_loss / _denominator(weights, ctx.normalize))
+    return torch.ops.bat_fast.ce_backward(logits, target, lse, scale), None, None, None
+
+
+differentiable("bat_loss", _bat_loss_backward, _bat_loss_setup)
+
+
+def bat_loss(
+    logits: Tensor, target: Tensor, *, alpha: float, normalize: str = "weights"
+) -> tuple[Tensor, Tensor]:
+    """Reweighted cross-entropy of Benign Adversarial Training (Xu et al. 2021).
+
+    With ``p = softmax(z)`` and ``q_i = max_{t != y_i} p_t``, a sample that is predicted wrongly weighs
+    ``w_i = exp(-alpha q_i)``, any other 1; the loss is ``sum_i w_i CE_i / sum_i w_i``. No gradient
+    flows through the weights. ``alpha = 0`` is the mean cross-entropy.
+
+    Args:
+        logits: [N, C] of the adversarial images; float32 or float64 (CUDA: float32, float16, bfloat16).
+        target: [N] int64 classes, 0 <= target < C.
+        alpha: strength, >= 0.
+        normalize: ``"weights"`` divides by the sum of the weights, ``"batch"`` by N.
+
+    Returns:
+        loss, a differentiable scalar, and weights [N], detached (float64 for float64, else float32).
+        An empty batch gives NaN, as torch's mean does.
+
+    Raises:
+        ValueError: a shape, device, label or number does not fit. TypeError: a dtype does not.
+    """
+    check_floating("logits", logits)
+    check_labels("target", target, logits)
+    check_number("alpha", alpha, 0.0)
+    if normalize not in ("weights", "batch"):
+        raise ValueError(f"normalize must be 'weights' or 'batch', got {normalize!r}")
+    loss, weights, _, _ = torch.ops.bat_fast.bat_loss(logits, target, alpha, normalize)
+    return loss, weights

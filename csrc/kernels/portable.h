@@ -1,0 +1,140 @@
+// What CPU and CUDA share: decorations, number types, the random generator and a fast exponential.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#if defined(__CUDACC__)
+#include <cuda_fp16.h>
+#endif
+
+#if defined(__CUDACC__)
+#define BAT_HD __host__ __device__ __forceinline__
+#else
+#define BAT_HD inline __attribute__((always_inline))
+#endif
+
+// One binary, the speed of the processor at hand: the loop is compiled for baseline x86-64, AVX2 and AVX-512, and
+// the loader picks. Sanitizers do not understand the dispatch, and need no speed.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define BAT_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define BAT_CLONES
+#endif
+
+namespace bat_fast {
+
+// The same bits as another type of the same size (std::bit_cast is not callable on a device).
+template <typename To, typename From>
+BAT_HD To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+// 16-bit floats as stored. Arithmetic is always in float32.
+struct half_bits {
+  uint16_t bits;
+};
+struct bfloat_bits {
+  uint16_t bits;
+};
+
+// The type that a stored type computes in: double for double, else float.
+template <typename T>
+struct compute {
+  using type = float;
+};
+template <>
+struct compute<double> {
+  using type = double;
+};
+template <typename T>
+using compute_t = typename compute<T>::type;
+
+BAT_HD float load(float v) { return v; }
+BAT_HD double load(double v) { return v; }
+BAT_HD float load(bfloat_bits v) { return bits_as<float>(static_cast<uint32_t>(v.bits) << 16); }
+BAT_HD float load(half_bits v) {
+#if defined(__CUDA_ARCH__)
+  return __half2float(__ushort_as_half(v.bits));
+#else
+  return static_cast<float>(bits_as<_Float16>(v.bits));
+#endif
+}
+
+template <typename T>
+BAT_HD T store(compute_t<T> v) {
+  return v;
+}
+template <>
+BAT_HD bfloat_bits store<bfloat_bits>(float v) {
+  const uint32_t u = bits_as<uint32_t>(v);
+  if (v != v) return {static_cast<uint16_t>(u >> 16 | 0x40)};                       // a quiet NaN
+  return {static_cast<uint16_t>((u + 0x7fff + (u >> 16 & 1)) >> 16)};               // nearest, ties to even
+}
+template <>
+BAT_HD half_bits store<half_bits>(float v) {
+#if defined(__CUDA_ARCH__)
+  return {__half_as_ushort(__float2half_rn(v))};
+#else
+  return {bits_as<uint16_t>(static_cast<_Float16>(v))};
+#endif
+}
+
+template <typename T>
+BAT_HD T minimum(T a, T b) {  // NaN in `a` stays
+  return b < a ? b : a;
+}
+template <typename T>
+BAT_HD T maximum(T a, T b) {
+  return b > a ? b : a;
+}
+
+// exp(x) for x <= 88, to about 1 unit in the last place: Cody-Waite reduction and a degree-6 polynomial, which
+// vectorises, where libm's call does not. Results below the normal range are 0; NaN stays.
+BAT_HD float fast_exp(float x) {
+#if defined(__CUDA_ARCH__)
+  return expf(x);
+#else
+  const float shifted = __builtin_fmaf(x, 1.44269504f, 12582912.0f);  // 1.5 * 2^23: rounds to an integer
+  const float n = shifted - 12582912.0f;
+  float r = __builtin_fmaf(n, -0.693359375f, x);
+  r = __builtin_fmaf(n, 2.12194440e-4f, r);
+  float p = 1.9875691500e-4f;
+  p = __builtin_fmaf(p, r, 1.3981999507e-3f);
+  p = __builtin_fmaf(p, r, 8.3334519073e-3f);
+  p = __builtin_fmaf(p, r, 4.1665795894e-2f);
+  p = __builtin_fmaf(p, r, 1.6666665459e-1f);
+  p = __builtin_fmaf(p, r, 5.0000001201e-1f);
+  p = __builtin_fmaf(p, r * r, r + 1.0f);
+  const uint32_t exponent = bits_as<uint32_t>(shifted) - 0x4b400000u + 127u;
+  const float power = bits_as<float>(exponent << 23);
+  return x < -87.33f ? 0.0f : p * power;
+#endif
+}
+BAT_HD double fast_exp(double x) { return exp(x); }
+
+// Philox4x32-10 (Salmon et al. 2011): a counter and a key in, four random 32-bit words out.
+struct Philox {
+  uint32_t word[4];
+};
+
+BAT_HD Philox philox(uint64_t seed, uint32_t c0, uint32_t c1, uint64_t c23) {
+  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  uint32_t c2 = static_cast<uint32_t>(c23), c3 = static_cast<uint32_t>(c23 >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t a = static_cast<uint64_t>(c0) * 0xD2511F53u;
+    const uint64_t b = static_cast<uint64_t>(c2) * 0xCD9E8D57u;
+    c0 = static_cast<uint32_t>(b >> 32) ^ c1 ^ k0;
+    c1 = static_cast<uint32_t>(b);
+    c2 = static_cast<uint32_t>(a >> 32) ^ c3 ^ k1;
+    c3 = static_cast<uint32_t>(a);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+}  // namespace bat_fast
