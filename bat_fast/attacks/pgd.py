@@ -135,7 +135,14 @@ class PGD:
         if not self.random_start:
             return clean.clamp(self.lo, self.hi)
         return ops.random_start(
-            clean, eps=self.eps, norm=self.norm, seed=self.seed, index=index, draw=draw, lo=self.lo, hi=self.hi
+            clean,
+            eps=self.eps,
+            norm=self.norm,
+            seed=self.seed,
+            index=index,
+            draw=draw,
+            lo=self.lo,
+            hi=self.hi,
         )
 
     def _climb(
@@ -151,9 +158,7 @@ class PGD:
                 _kernel_dtype(logits), label, loss=objective.loss, targeted=targets is not None
             )
             (grad,) = torch.autograd.grad(logits, leaf, grad_logits.to(logits.dtype))
-            ops.linf_step_(
-                adv, grad, clean, step_size=self.step_size, eps=self.eps, lo=self.lo, hi=self.hi
-            )
+            ops.linf_step_(adv, grad, clean, step_size=self.step_size, eps=self.eps, lo=self.lo, hi=self.hi)
 
     def _autocast(self, device_type: str) -> Any:
         dtype = _PRECISIONS[self.precision]

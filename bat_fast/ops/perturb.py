@@ -25,7 +25,14 @@ def _linf_step_reference(
 
 
 def linf_step_(
-    adv: Tensor, grad: Tensor, clean: Tensor, *, step_size: float, eps: float, lo: float = 0.0, hi: float = 1.0
+    adv: Tensor,
+    grad: Tensor,
+    clean: Tensor,
+    *,
+    step_size: float,
+    eps: float,
+    lo: float = 0.0,
+    hi: float = 1.0,
 ) -> Tensor:
     """One step of linf PGD, in place, with both projections in the same pass over memory.
 
@@ -89,7 +96,9 @@ def _random_start_reference(
     pixels = clean[0].numel() if len(clean) else 0
     sample = index[:, None]
     block = torch.arange((pixels + 3) // 4, device=clean.device)
-    words = philox(seed, (block, torch.full_like(block, draw), sample & 0xFFFFFFFF, sample >> 32 & 0xFFFFFFFF))
+    words = philox(
+        seed, (block, torch.full_like(block, draw), sample & 0xFFFFFFFF, sample >> 32 & 0xFFFFFFFF)
+    )
     bits = torch.stack(words, dim=-1).flatten(1)[:, :pixels]  # [N, pixels] 32-bit words
     odd = (bits >> 8) * 2 + 1 - (1 << 24)  # odd integers in (-2^24, 2^24), exact in float32
     # The scale is rounded to the image's dtype first, as every kernel does: CPU = CUDA bit for bit.

@@ -34,7 +34,9 @@ def _fake_attack_grad(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     "attack_grad(Tensor logits, Tensor target, str loss, bool targeted) -> (Tensor grad, Tensor per_sample)",
     fake=_fake_attack_grad,
 )
-def _attack_grad_reference(logits: Tensor, target: Tensor, loss: str, targeted: bool) -> tuple[Tensor, Tensor]:
+def _attack_grad_reference(
+    logits: Tensor, target: Tensor, loss: str, targeted: bool
+) -> tuple[Tensor, Tensor]:
     del loss  # ce is the only one, as attack_grad checks
     valid = _valid(target, logits.shape[1])
     label = target.clamp(0, logits.shape[1] - 1)
@@ -77,28 +79,30 @@ def attack_grad(
 
 
 def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
-    return _rows(logits).new_empty(()), _rows(logits), _rows(logits), _rows(logits)
+    rows = _rows(logits)
+    return rows.new_empty(()), rows, torch.empty_like(rows), rows.new_empty((len(rows), 2))
 
 
 @operator(
     "bat_loss(Tensor logits, Tensor target, float alpha, str normalize)"
-    " -> (Tensor loss, Tensor weights, Tensor per_sample, Tensor lse)",
+    " -> (Tensor loss, Tensor weights, Tensor per_sample, Tensor norm)",
     fake=_fake_bat_loss,
 )
 def _bat_loss_reference(logits: Tensor, target: Tensor, alpha: float, normalize: str) -> tuple[Tensor, ...]:
     valid = _valid(target, logits.shape[1])
     label = target.clamp(0, logits.shape[1] - 1)[:, None]
     z = logits.to(_accumulator(logits))
-    lse = z.logsumexp(1)
-    per_sample = lse - z.gather(1, label).squeeze(1)
+    top = z.amax(1)
+    log_sum = (z - top[:, None]).exp().sum(1).log()
+    per_sample = log_sum + (top - z.gather(1, label).squeeze(1))
     other = z.scatter(1, label, -torch.inf)
-    q = (other.amax(1) - lse).exp()
+    q = ((other.amax(1) - top) - log_sum).exp()
     wrong = z.argmax(1) != label.squeeze(1)
     weights = torch.where(wrong, (-alpha * q).exp(), 1.0)
     nan = float("nan")
     weights, per_sample = torch.where(valid, weights, nan), torch.where(valid, per_sample, nan)
     loss = (weights * per_sample).sum() / _denominator(weights, normalize)
-    return loss, weights, per_sample, lse
+    return loss, weights, per_sample, torch.stack([top, log_sum], dim=1)
 
 
 def _denominator(weights: Tensor, normalize: str) -> Tensor:
@@ -110,27 +114,27 @@ def _fake_ce_backward(logits: Tensor, *_: object) -> Tensor:
 
 
 @operator(
-    "ce_backward(Tensor logits, Tensor target, Tensor lse, Tensor scale) -> Tensor grad",
+    "ce_backward(Tensor logits, Tensor target, Tensor norm, Tensor scale) -> Tensor grad",
     fake=_fake_ce_backward,
 )
-def _ce_backward_reference(logits: Tensor, target: Tensor, lse: Tensor, scale: Tensor) -> Tensor:
-    """``scale_i (softmax(z_i) - onehot(y_i))``, from the saved log-sum-exp of each row."""
+def _ce_backward_reference(logits: Tensor, target: Tensor, norm: Tensor, scale: Tensor) -> Tensor:
+    """``scale_i (softmax(z_i) - onehot(y_i))``; ``norm`` [N, 2] is the maximum and the log of the sum of exp."""
     label = target.clamp(0, logits.shape[1] - 1)
-    grad = (logits.to(lse.dtype) - lse[:, None]).exp() - F.one_hot(label, logits.shape[1])
+    grad = ((logits.to(norm.dtype) - norm[:, :1]) - norm[:, 1:]).exp() - F.one_hot(label, logits.shape[1])
     return (grad * scale[:, None]).to(logits.dtype).contiguous()
 
 
 def _bat_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     logits, target, _, ctx.normalize = inputs
-    _, weights, per_sample, lse = output
-    ctx.mark_non_differentiable(weights, per_sample, lse)
-    ctx.save_for_backward(logits, target, weights, lse)
+    _, weights, per_sample, norm = output
+    ctx.mark_non_differentiable(weights, per_sample, norm)
+    ctx.save_for_backward(logits, target, weights, norm)
 
 
 def _bat_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    logits, target, weights, lse = ctx.saved_tensors
+    logits, target, weights, norm = ctx.saved_tensors
     scale = weights * (grad_loss / _denominator(weights, ctx.normalize))
-    return torch.ops.bat_fast.ce_backward(logits, target, lse, scale), None, None, None
+    return torch.ops.bat_fast.ce_backward(logits, target, norm, scale), None, None, None
 
 
 differentiable("bat_loss", _bat_loss_backward, _bat_loss_setup)

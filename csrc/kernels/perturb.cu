@@ -1,7 +1,7 @@
 // Elementwise kernels: 16-byte accesses where the arrays are aligned, a scalar tail for the rest.
-#include "kernels/perturb.h"
-
 #include <cuda_runtime.h>
+
+#include "kernels/perturb.h"
 
 namespace bat_fast {
 namespace {
@@ -67,7 +67,7 @@ void linf_step_cuda(T* adv, const G* grad, const T* clean, int64_t count, StepLi
   const int64_t vectors = aligned(adv) && aligned(grad) && aligned(clean) ? count / kVector : 0;
   const int64_t threads = vectors + (count - vectors * kVector);
   linf_step_kernel<<<blocks_for(threads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(adv, grad, clean, count,
-                                                                                          vectors, s);
+                                                                                            vectors, s);
 }
 
 template <typename T>
@@ -77,11 +77,10 @@ void linf_start_cuda(T* out, const T* clean, const int64_t* index, ImageLayout l
   if (total == 0) return;
   const float unit = s.eps * (1.0f / 16777216.0f);
   linf_start_kernel<<<blocks_for(total), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(out, clean, index, layout,
-                                                                                         total, key, unit, s);
+                                                                                           total, key, unit, s);
 }
 
-#define BAT_STEP(T, G) \
-  template void linf_step_cuda(T*, const G*, const T*, int64_t, StepLimits<float>, void*);
+#define BAT_STEP(T, G) template void linf_step_cuda(T*, const G*, const T*, int64_t, StepLimits<float>, void*);
 BAT_STEP(float, float)
 BAT_STEP(float, half_bits)
 BAT_STEP(float, bfloat_bits)

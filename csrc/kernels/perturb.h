@@ -42,8 +42,8 @@ BAT_CLONES void linf_step_cpu(T* __restrict__ adv, const G* __restrict__ grad, c
 // logical pixel (channel, row, column), so the memory format does not change them.
 struct ImageLayout {
   int64_t samples, pixels;
-  int64_t plane;          // pixels of one channel
-  int64_t channels;       // 1 for a contiguous batch
+  int64_t plane;     // pixels of one channel
+  int64_t channels;  // 1 for a contiguous batch
   BAT_HD int64_t offset(int64_t p) const { return channels == 1 ? p : p % plane * channels + p / plane; }
   BAT_HD int64_t blocks() const { return (pixels + 3) / 4; }  // of four random numbers
 };

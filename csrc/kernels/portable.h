@@ -71,8 +71,8 @@ BAT_HD T store(compute_t<T> v) {
 template <>
 BAT_HD bfloat_bits store<bfloat_bits>(float v) {
   const uint32_t u = bits_as<uint32_t>(v);
-  if (v != v) return {static_cast<uint16_t>(u >> 16 | 0x40)};                       // a quiet NaN
-  return {static_cast<uint16_t>((u + 0x7fff + (u >> 16 & 1)) >> 16)};               // nearest, ties to even
+  if (v != v) return {static_cast<uint16_t>(u >> 16 | 0x40)};          // a quiet NaN
+  return {static_cast<uint16_t>((u + 0x7fff + (u >> 16 & 1)) >> 16)};  // nearest, ties to even
 }
 template <>
 BAT_HD half_bits store<half_bits>(float v) {

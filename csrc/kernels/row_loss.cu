@@ -1,8 +1,7 @@
 // A team of threads (a warp, or a block for long rows) walks each row: one pass for the maxima and the sum of
 // exponentials, a second one, served by the cache, for the gradient.
-#include "kernels/row_loss.h"
-
 #include "kernels/reduce.cuh"
+#include "kernels/row_loss.h"
 
 namespace bat_fast {
 namespace {
@@ -78,7 +77,7 @@ __global__ void ce_grad_kernel(Logits<T> in, float sign, T* grad, float* per_sam
 }
 
 template <typename Team, typename T>
-__global__ void bat_rows_kernel(Logits<T> in, float alpha, float* weights, float* per_sample, float* lse,
+__global__ void bat_rows_kernel(Logits<T> in, float alpha, float* weights, float* per_sample, RowNorm<float>* norm,
                                 LabelError* error) {
   const Team team;
   const int64_t row = team_row<Team>();
@@ -98,10 +97,10 @@ __global__ void bat_rows_kernel(Logits<T> in, float alpha, float* weights, float
   m.after = team.reduce(m.after, Max{});
   m.label = team.reduce(m.label, Max{});
   if (team.rank() == 0) {
-    const float log_sum = logf(s.sum);
-    lse[row] = valid ? log_sum + s.top : NAN;
-    per_sample[row] = valid ? log_sum + (s.top - m.label) : NAN;
-    weights[row] = valid ? bat_weight(m, lse[row], alpha) : NAN;
+    const RowNorm<float> row_norm = {s.top, logf(s.sum)};
+    norm[row] = row_norm;
+    per_sample[row] = valid ? row_norm.cross_entropy(m.label) : NAN;
+    weights[row] = valid ? bat_weight(m, row_norm, alpha) : NAN;
     if (!valid) report(error, row, y, in.classes);
   }
 }
@@ -121,16 +120,17 @@ __global__ void weighted_mean_kernel(const float* weights, const float* values, 
 }
 
 template <typename Team, typename T>
-__global__ void ce_backward_kernel(Logits<T> in, const float* lse, const float* scale, T* grad) {
+__global__ void ce_backward_kernel(Logits<T> in, const RowNorm<float>* norm, const float* scale, T* grad) {
   const Team team;
   const int64_t row = team_row<Team>();
   if (row >= in.rows) return;
   const T* z = in.data + row * in.classes;
   T* g = grad + row * in.classes;
   const int64_t y = in.target[row];
-  const float s = scale[row], shift = lse[row];
+  const float s = scale[row];
+  const RowNorm<float> row_norm = norm[row];
   for (int64_t c = team.rank(); c < in.classes; c += Team::size) {
-    const float p = s * expf(load(z[c]) - shift);
+    const float p = s * row_norm.probability(load(z[c]));
     g[c] = store<T>(c == y ? p - s : p);
   }
 }
@@ -152,34 +152,34 @@ void with_team(const Logits<T>& in, Launch launch) {
 template <typename T>
 void ce_grad_cuda(Logits<T> in, float sign, T* grad, float* per_sample, LabelError* error, void* stream) {
   with_team(in, [&](auto team, unsigned blocks) {
-    ce_grad_kernel<decltype(team)><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-        in, sign, grad, per_sample, error);
+    ce_grad_kernel<decltype(team)>
+        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(in, sign, grad, per_sample, error);
   });
 }
 
 template <typename T>
-void bat_rows_cuda(Logits<T> in, float alpha, bool by_weights, float* weights, float* per_sample, float* lse,
+void bat_rows_cuda(Logits<T> in, float alpha, bool by_weights, float* weights, float* per_sample, RowNorm<float>* norm,
                    float* loss, LabelError* error, void* stream) {
   with_team(in, [&](auto team, unsigned blocks) {
-    bat_rows_kernel<decltype(team)><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-        in, alpha, weights, per_sample, lse, error);
+    bat_rows_kernel<decltype(team)>
+        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(in, alpha, weights, per_sample, norm, error);
   });
-  weighted_mean_kernel<<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(weights, per_sample, in.rows,
-                                                                              by_weights, loss);
+  weighted_mean_kernel<<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(weights, per_sample, in.rows, by_weights,
+                                                                              loss);
 }
 
 template <typename T>
-void ce_backward_cuda(Logits<T> in, const float* lse, const float* scale, T* grad, void* stream) {
+void ce_backward_cuda(Logits<T> in, const RowNorm<float>* norm, const float* scale, T* grad, void* stream) {
   with_team(in, [&](auto team, unsigned blocks) {
-    ce_backward_kernel<decltype(team)><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(in, lse, scale,
-                                                                                                   grad);
+    ce_backward_kernel<decltype(team)>
+        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(in, norm, scale, grad);
   });
 }
 
-#define BAT_INSTANTIATE(T)                                                                                    \
-  template void ce_grad_cuda(Logits<T>, float, T*, float*, LabelError*, void*);                               \
-  template void bat_rows_cuda(Logits<T>, float, bool, float*, float*, float*, float*, LabelError*, void*);    \
-  template void ce_backward_cuda(Logits<T>, const float*, const float*, T*, void*);
+#define BAT_INSTANTIATE(T)                                                                                          \
+  template void ce_grad_cuda(Logits<T>, float, T*, float*, LabelError*, void*);                                     \
+  template void bat_rows_cuda(Logits<T>, float, bool, float*, float*, RowNorm<float>*, float*, LabelError*, void*); \
+  template void ce_backward_cuda(Logits<T>, const RowNorm<float>*, const float*, T*, void*);
 BAT_INSTANTIATE(float)
 BAT_INSTANTIATE(half_bits)
 BAT_INSTANTIATE(bfloat_bits)

@@ -31,10 +31,19 @@ struct RowMaxima {
   BAT_HD bool correct() const { return label > before && label >= after; }
 };
 
+// What softmax needs of a row: p_c = exp((z_c - top) - log_sum). Kept apart, since their sum loses the fraction of
+// large logits.
+template <typename T>
+struct RowNorm {
+  T top, log_sum;
+  BAT_HD T probability(T z) const { return fast_exp((z - top) - log_sum); }
+  BAT_HD T cross_entropy(T z_label) const { return log_sum + (top - z_label); }
+};
+
 // w = exp(-alpha q) for a sample predicted wrongly, with q the largest probability of another class; else 1.
 template <typename T>
-BAT_HD T bat_weight(const RowMaxima<T>& m, T lse, T alpha) {
-  return m.correct() ? T(1) : fast_exp(-alpha * fast_exp(m.other() - lse));
+BAT_HD T bat_weight(const RowMaxima<T>& m, const RowNorm<T>& norm, T alpha) {
+  return m.correct() ? T(1) : fast_exp(-alpha * norm.probability(m.other()));
 }
 
 template <typename T>
@@ -78,38 +87,38 @@ BAT_CLONES void ce_grad_cpu(Logits<T> in, T sign, T* __restrict__ grad, T* __res
     const T scale = sign / sum;
     for (int64_t c = 0; c < in.classes; ++c) g[c] *= scale;
     g[y] -= sign;
-    per_sample[n] = sign * (std::log(sum) + top - z[y]);
+    per_sample[n] = sign * (std::log(sum) + (top - z[y]));
   }
 }
 
-// The rows of BAT: weight, cross-entropy and log-sum-exp of each sample.
+// The rows of BAT: weight, cross-entropy and normaliser of each sample.
 template <typename T>
 BAT_CLONES void bat_rows_cpu(Logits<T> in, T alpha, T* __restrict__ weights, T* __restrict__ per_sample,
-                             T* __restrict__ lse, int64_t begin, int64_t end) {
+                             RowNorm<T>* __restrict__ norm, int64_t begin, int64_t end) {
   for (int64_t n = begin; n < end; ++n) {
     const T* z = in.data + n * in.classes;
     const int64_t y = in.target[n];
     if (!valid_label(y, in.classes)) {
-      weights[n] = per_sample[n] = lse[n] = T(NAN);
+      weights[n] = per_sample[n] = norm[n].top = norm[n].log_sum = T(NAN);
       continue;
     }
     const RowMaxima<T> m = {largest(z, 0, y), z[y], largest(z, y + 1, in.classes)};
-    const T top = m.all(), log_sum = std::log(sum_exp(z, in.classes, top));
-    lse[n] = log_sum + top;
-    per_sample[n] = log_sum + (top - z[y]);
-    weights[n] = bat_weight(m, lse[n], alpha);
+    norm[n] = {m.all(), std::log(sum_exp(z, in.classes, m.all()))};
+    per_sample[n] = norm[n].cross_entropy(z[y]);
+    weights[n] = bat_weight(m, norm[n], alpha);
   }
 }
 
-// grad = scale_i (softmax(z_i) - onehot(y_i)), from the saved log-sum-exp.
+// grad = scale_i (softmax(z_i) - onehot(y_i)), from the saved normaliser.
 template <typename T>
-BAT_CLONES void ce_backward_cpu(Logits<T> in, const T* lse, const T* scale, T* __restrict__ grad, int64_t begin,
-                                int64_t end) {
+BAT_CLONES void ce_backward_cpu(Logits<T> in, const RowNorm<T>* norm, const T* scale, T* __restrict__ grad,
+                                int64_t begin, int64_t end) {
   for (int64_t n = begin; n < end; ++n) {
     const T* z = in.data + n * in.classes;
     T* g = grad + n * in.classes;
-    const T s = scale[n], shift = lse[n];
-    for (int64_t c = 0; c < in.classes; ++c) g[c] = s * fast_exp(z[c] - shift);
+    const T s = scale[n];
+    const RowNorm<T> row = norm[n];
+    for (int64_t c = 0; c < in.classes; ++c) g[c] = s * row.probability(z[c]);
     if (valid_label(in.target[n], in.classes)) g[in.target[n]] -= s;
   }
 }
@@ -129,9 +138,9 @@ T weighted_mean_cpu(const T* weights, const T* values, int64_t count, bool by_we
 template <typename T>
 void ce_grad_cuda(Logits<T> in, float sign, T* grad, float* per_sample, LabelError* error, void* stream);
 template <typename T>
-void bat_rows_cuda(Logits<T> in, float alpha, bool by_weights, float* weights, float* per_sample, float* lse,
+void bat_rows_cuda(Logits<T> in, float alpha, bool by_weights, float* weights, float* per_sample, RowNorm<float>* norm,
                    float* loss, LabelError* error, void* stream);
 template <typename T>
-void ce_backward_cuda(Logits<T> in, const float* lse, const float* scale, T* grad, void* stream);
+void ce_backward_cuda(Logits<T> in, const RowNorm<float>* norm, const float* scale, T* grad, void* stream);
 
 }  // namespace bat_fast

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -27,18 +28,9 @@ const T* pointer(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
 }
 
-// Calls f with a value of the stored type; the Python side has checked the dtype for the device.
-template <typename F>
-void with_cpu_type(const Tensor& t, F f) {
-  t.scalar_type() == ScalarType::Double ? f(double{}) : f(float{});
-}
 template <typename F>
 void with_16bit_type(const Tensor& t, F f) {
   t.scalar_type() == ScalarType::Half ? f(half_bits{}) : f(bfloat_bits{});
-}
-template <typename F>
-void with_cuda_type(const Tensor& t, F f) {
-  t.scalar_type() == ScalarType::Float ? f(float{}) : with_16bit_type(t, f);
 }
 
 // Whether the elements fill one block of memory without gaps or overlaps, in whatever order of dimensions.
@@ -47,11 +39,17 @@ bool same_strides(const Tensor& a, const Tensor& b);
 // `t` with the strides (and dtype) of `like`: itself where it fits.
 Tensor with_layout_of(const Tensor& t, const Tensor& like);
 
+// A new tensor on the device of `like`. Straight from the C shim: the boxed call of stable::new_empty takes 4 us.
+Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type);
+
 // A thread gets at least this many elements, and at least as many as repay waking it.
 constexpr int64_t kGrain = 16384;
 inline int64_t row_grain(int64_t columns) { return kGrain / (columns > 0 ? columns : 1) + 1; }
 
-#if defined(BAT_FAST_CUDA)
+// Where CUDA kernels report a bad label (null on CPU builds). Throws if an earlier kernel has.
+struct LabelError;
+LabelError* label_errors();
+
 // The device of a tensor made current, and its current stream.
 class OnDevice {
  public:
@@ -64,17 +62,29 @@ class OnDevice {
   void* stream_ = nullptr;
 };
 
-struct LabelError;
-// Where kernels report a bad label. Throws if an earlier kernel has.
-LabelError* label_errors();
+// Calls cpu(type) or cuda(type, stream) with a value of the stored type of `t`, on its device. The Python side has
+// checked that the dtype is one that the device's kernels take.
+template <typename Cpu, typename Cuda>
+void on_device(const Tensor& t, Cpu cpu, [[maybe_unused]] Cuda cuda) {
+#if defined(BAT_FAST_CUDA)
+  if (t.is_cuda()) {
+    const OnDevice device(t);
+    const auto run = [&](auto type) { cuda(type, device.stream()); };
+    t.scalar_type() == ScalarType::Float ? run(float{}) : with_16bit_type(t, run);
+    return;
+  }
 #endif
+  t.scalar_type() == ScalarType::Double ? cpu(double{}) : cpu(float{});
+}
 
 }  // namespace bat_fast
 
-// Registers a kernel for the CPU, and one for CUDA where that is built.
-#define BAT_REGISTER_CPU(name, function) \
-  STABLE_TORCH_LIBRARY_IMPL(bat_fast, CPU, m) { m.impl(#name, TORCH_BOX(&function)); }
+// Registers a function for the CPU, and for CUDA where that is built.
 #if defined(BAT_FAST_CUDA)
-#define BAT_REGISTER_CUDA(name, function) \
+#define BAT_REGISTER(name, function)                                                   \
+  STABLE_TORCH_LIBRARY_IMPL(bat_fast, CPU, m) { m.impl(#name, TORCH_BOX(&function)); } \
   STABLE_TORCH_LIBRARY_IMPL(bat_fast, CUDA, m) { m.impl(#name, TORCH_BOX(&function)); }
+#else
+#define BAT_REGISTER(name, function) \
+  STABLE_TORCH_LIBRARY_IMPL(bat_fast, CPU, m) { m.impl(#name, TORCH_BOX(&function)); }
 #endif

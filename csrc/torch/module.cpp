@@ -1,10 +1,9 @@
 // The definitions behind bind.h.
-#include "bind.h"
-
 #include <algorithm>
 #include <array>
 #include <numeric>
 
+#include "bind.h"
 #include "kernels/row_loss.h"
 
 #if defined(BAT_FAST_CUDA)
@@ -45,6 +44,23 @@ Tensor with_layout_of(const Tensor& t, const Tensor& like) {
   return torch::stable::copy_(copy, t);
 }
 
+Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
+  std::array<int64_t, 4> strides;
+  int64_t count = 1;
+  for (int64_t i = static_cast<int64_t>(sizes.size()) - 1; i >= 0; --i) {
+    strides[i] = count;
+    count *= sizes.begin()[i];
+  }
+  int32_t device_type, device_index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  const int32_t dtype = type == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(),
+                                                         strides.data(), dtype, device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
 #if defined(BAT_FAST_CUDA)
 
 OnDevice::OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
@@ -59,8 +75,9 @@ OnDevice::~OnDevice() noexcept(false) {
 LabelError* label_errors() {
   static LabelError* const error = [] {
     void* memory = nullptr;  // on the host, mapped: the device writes it, the host reads it without waiting
-    STD_TORCH_CHECK(cudaHostAlloc(&memory, sizeof(LabelError), cudaHostAllocMapped | cudaHostAllocPortable) == cudaSuccess,
-                    "bat_fast: no pinned memory for error reports");
+    STD_TORCH_CHECK(
+        cudaHostAlloc(&memory, sizeof(LabelError), cudaHostAllocMapped | cudaHostAllocPortable) == cudaSuccess,
+        "bat_fast: no pinned memory for error reports");
     return new (memory) LabelError{};
   }();
   if (__atomic_load_n(&error->seen, __ATOMIC_ACQUIRE)) {
@@ -72,6 +89,10 @@ LabelError* label_errors() {
   }
   return error;
 }
+
+#else
+
+LabelError* label_errors() { return nullptr; }
 
 #endif
 

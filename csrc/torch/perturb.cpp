@@ -35,88 +35,60 @@ void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, Step step) {
   torch::stable::copy_(adv, dense);
 }
 
-void linf_step(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo,
-               double hi) {
+void linf_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo,
+                double hi) {
   on_dense(adv, grad, clean, [&](Tensor& a, const Tensor& g, const Tensor& c) {
-    with_cpu_type(a, [&](auto type) {
-      using T = decltype(type);
-      const auto run = [&](auto grad_type) {
-        using G = decltype(grad_type);
-        torch::stable::parallel_for(0, a.numel(), kGrain, [&](int64_t begin, int64_t end) {
-          linf_step_cpu(pointer<T>(a), pointer<G>(g), pointer<T>(c), begin, end, limits<T>(step_size, eps, lo, hi));
-        });
-      };
+    // The gradient has the type of the images, or a 16-bit one.
+    const auto with_grad_type = [&](auto type, auto run) {
       g.element_size() == 2 ? with_16bit_type(g, run) : run(type);
-    });
+    };
+    on_device(
+        a,
+        [&](auto type) {
+          using T = decltype(type);
+          with_grad_type(type, [&](auto grad_type) {
+            const auto* from = pointer<decltype(grad_type)>(g);
+            torch::stable::parallel_for(0, a.numel(), kGrain, [&](int64_t begin, int64_t end) {
+              linf_step_cpu(pointer<T>(a), from, pointer<T>(c), begin, end, limits<T>(step_size, eps, lo, hi));
+            });
+          });
+        },
+        [&](auto type, void* stream) {
+          using T = decltype(type);
+          with_grad_type(type, [&](auto grad_type) {
+            linf_step_cuda(pointer<T>(a), pointer<decltype(grad_type)>(g), pointer<T>(c), a.numel(),
+                           limits<float>(step_size, eps, lo, hi), stream);
+          });
+        });
   });
 }
-BAT_REGISTER_CPU(linf_step_, linf_step)
+BAT_REGISTER(linf_step_, linf_step_)
 
-Tensor random_start(const Tensor& clean, const Tensor& index, double eps, const std::string& norm, int64_t seed,
+Tensor random_start(const Tensor& clean_, const Tensor& index_, double eps, const std::string& /*norm*/, int64_t seed,
                     int64_t draw, double lo, double hi) {
-  (void)norm;
-  const bool fits = clean.is_contiguous() || is_channels_last(clean);
-  const Tensor image = fits ? clean : torch::stable::contiguous(clean);
-  const Tensor ids = torch::stable::contiguous(index);
-  Tensor out = torch::stable::empty_like(image);
-  const ImageLayout layout = image_layout(image);
+  const bool fits = clean_.is_contiguous() || is_channels_last(clean_);
+  const Tensor clean = fits ? clean_ : torch::stable::contiguous(clean_);
+  const Tensor index = torch::stable::contiguous(index_);
+  Tensor out = torch::stable::empty_like(clean);
+  const ImageLayout layout = image_layout(clean);
   const StartKey key = {static_cast<uint64_t>(seed), static_cast<uint32_t>(draw)};
-  with_cpu_type(image, [&](auto type) {
-    using T = decltype(type);
-    torch::stable::parallel_for(0, layout.samples, row_grain(layout.pixels), [&](int64_t begin, int64_t end) {
-      linf_start_cpu(pointer<T>(out), pointer<T>(image), pointer<int64_t>(ids), layout, begin, end, key,
-                     limits<T>(0, eps, lo, hi));
-    });
-  });
+  on_device(
+      clean,
+      [&](auto type) {
+        using T = decltype(type);
+        torch::stable::parallel_for(0, layout.samples, row_grain(layout.pixels), [&](int64_t begin, int64_t end) {
+          linf_start_cpu(pointer<T>(out), pointer<T>(clean), pointer<int64_t>(index), layout, begin, end, key,
+                         limits<T>(0, eps, lo, hi));
+        });
+      },
+      [&](auto type, void* stream) {
+        using T = decltype(type);
+        linf_start_cuda(pointer<T>(out), pointer<T>(clean), pointer<int64_t>(index), layout, key,
+                        limits<float>(0, eps, lo, hi), stream);
+      });
   return out;
 }
-BAT_REGISTER_CPU(random_start, random_start)
-
-#if defined(BAT_FAST_CUDA)
-
-void linf_step_on_cuda(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo,
-                       double hi) {
-  const OnDevice device(adv);
-  on_dense(adv, grad, clean, [&](Tensor& a, const Tensor& g, const Tensor& c) {
-    const auto launch = [&](auto type, auto grad_type) {
-      using T = decltype(type);
-      using G = decltype(grad_type);
-      linf_step_cuda(pointer<T>(a), pointer<G>(g), pointer<T>(c), a.numel(), limits<float>(step_size, eps, lo, hi),
-                     device.stream());
-    };
-    const auto with_type_of_grad = [&](auto type) {
-      with_16bit_type(g, [&](auto grad_type) { launch(type, grad_type); });
-    };
-    if (a.scalar_type() != ScalarType::Float) {
-      with_16bit_type(a, with_type_of_grad);
-    } else if (g.scalar_type() != ScalarType::Float) {
-      with_type_of_grad(float{});
-    } else {
-      launch(float{}, float{});
-    }
-  });
-}
-BAT_REGISTER_CUDA(linf_step_, linf_step_on_cuda)
-
-Tensor random_start_on_cuda(const Tensor& clean, const Tensor& index, double eps, const std::string& norm,
-                            int64_t seed, int64_t draw, double lo, double hi) {
-  (void)norm;
-  const OnDevice device(clean);
-  const bool fits = clean.is_contiguous() || is_channels_last(clean);
-  const Tensor image = fits ? clean : torch::stable::contiguous(clean);
-  const Tensor ids = torch::stable::contiguous(index);
-  Tensor out = torch::stable::empty_like(image);
-  const StartKey key = {static_cast<uint64_t>(seed), static_cast<uint32_t>(draw)};
-  with_cuda_type(image, [&](auto type) {
-    using T = decltype(type);
-    linf_start_cuda(pointer<T>(out), pointer<T>(image), pointer<int64_t>(ids), image_layout(image), key,
-                    limits<float>(0, eps, lo, hi), device.stream());
-  });
-  return out;
-}
-BAT_REGISTER_CUDA(random_start, random_start_on_cuda)
-
-#endif
+BAT_REGISTER(random_start, random_start)
 
 }  // namespace
 }  // namespace bat_fast

@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
+
+.PHONY: demo test lint format bench test-torch-range clean
+
+demo: $(VENV)/.installed  ## train BAT on the embedded digits, then evaluate the result
+	rm -rf runs/demo
+	$(BIN)/bat-fast train --recipe digits-bat --out runs/demo
+	$(BIN)/bat-fast eval runs/demo
+
+test: $(VENV)/.installed  ## every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed  ## ruff, mypy, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*/*)
+
+format: $(VENV)/.installed  ## rewrite the sources in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(wildcard csrc/*/*)
+
+bench: $(VENV)/.installed  ## the training step against the same step as repositories write it
+	$(BIN)/python bench/bench_step.py
+
+test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
+	$(BIN)/python tests/torch_range.py
+
+$(VENV)/.installed: $(NATIVE)
+	@$(PYTHON) -c 'import sys; sys.exit("bat_fast needs Python >= 3.11: make PYTHON=python3.12 ..." * (sys.version_info < (3, 11)))'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q torch torchvision nvidia-dali-cuda130 cmake ninja "setuptools>=77"
+	$(BIN)/python -m pip install -q --no-build-isolation -e ".[train,dali,test,lint]"
+	@touch $@
+
+clean:
+	rm -rf build dist bat_fast/lib *.egg-info $(VENV)/.installed
