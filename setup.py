@@ -16,7 +16,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-OLDEST_TORCH = (2, 10)
+TORCH = "torch>=2.10"
 
 
 def find_torch() -> Path | None:
@@ -27,12 +27,10 @@ def find_torch() -> Path | None:
     base = {"base": sys.base_prefix, "platbase": sys.base_prefix}
     places = [*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("purelib", vars=base)]
     for place in [*places, site.getusersitepackages()]:
-        if (Path(place) / "torch" / "include" / "torch" / "csrc" / "stable").is_dir():
+        if (Path(place) / "torch" / "include" / "torch" / "csrc" / "stable" / "ops.h").is_file():
             return Path(place) / "torch"
         if (Path(place) / "torch" / "version.py").is_file():
-            version = (Path(place) / "torch" / "version.py").read_text().split("'")[1]
-            oldest = ".".join(map(str, OLDEST_TORCH))
-            raise SystemExit(f"bat_fast needs torch >= {oldest}, found {version}: pip install -U torch")
+            raise SystemExit(f"bat_fast needs {TORCH}, and {place} holds an older one: pip install -U torch")
     return None
 
 
@@ -57,11 +55,11 @@ class CMakeBuild(build_ext):
             f"-DBAT_FAST_CUDA={os.environ.get('BAT_FAST_CUDA', 'auto')}",
             f"-DBAT_FAST_TORCH={torch}", f"-DBAT_FAST_VERSION={self.distribution.get_version()}",
         ]  # fmt: skip
+        install = [tool("cmake"), "--install", str(build), "--component", "python", "--prefix"]
         steps = (
             configure,
             [tool("cmake"), "--build", str(build)],
-            [tool("cmake"), "--install", str(build), "--component", "python"]
-            + ["--prefix", str(package / "bat_fast")],
+            [*install, str(package / "bat_fast")],
         )
         for command in steps:
             if subprocess.run(command).returncode:
@@ -81,5 +79,5 @@ class AnyPythonWheel(bdist_wheel):
 setup(
     ext_modules=[Extension("bat_fast.lib", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": AnyPythonWheel},
-    setup_requires=[] if find_torch() else [f"torch>={'.'.join(map(str, OLDEST_TORCH))}"],
+    setup_requires=[] if find_torch() else [TORCH],
 )

@@ -16,7 +16,7 @@ class Batch(NamedTuple):
 
     x: Tensor  # [N, C, H, W] float32 in [0, 1]
     y: Tensor  # [N] int64, 0 <= y < num_classes
-    index: Tensor  # [N] int64 data set ids
+    index: Tensor  # type: ignore[assignment]  # [N] int64 data set ids; shadows tuple.index
 
     def to(self, device: str, non_blocking: bool = True) -> Batch:
         """The same batch on ``device``."""

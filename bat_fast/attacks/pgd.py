@@ -118,13 +118,9 @@ class PGD:
         """
         if draw is None:
             draw, self._calls = self._calls, self._calls + 1
-        # Tensors made in inference mode cannot enter a graph: copies made outside of it can.
         with torch.inference_mode(False), torch.no_grad(), frozen(self.model, self.bn_mode):
-            clean, label, goal, index = (
-                tensor.clone() if tensor is not None and tensor.is_inference() else tensor
-                for tensor in (x.detach(), y, targets, index)
-            )
-            assert clean is not None and label is not None
+            clean, label = _usable(x.detach()), _usable(y)
+            goal = None if targets is None else _usable(targets)
             self._check(clean, label, goal)
             adv = self._start(clean, index, draw)
             if self.steps and len(clean):
@@ -178,16 +174,20 @@ class PGD:
             slack = _TOLERANCE * (self.hi - self.lo)
             if not (low >= self.lo - slack and high <= self.hi + slack):
                 raise ValueError(
-                    f"x holds pixels in [{low:.4g}, {high:.4g}], outside [{self.lo:g}, {self.hi:g}]: pass raw "
-                    "pixels and put the normalisation inside the model, as in "
+                    f"x holds pixels in [{low:.4g}, {high:.4g}], outside [{self.lo:g}, {self.hi:g}]: pass "
+                    "raw pixels and put the normalisation inside the model, as in "
                     "nn.Sequential(bat_fast.models.Normalize(mean, std), model)"
                 )
 
 
+def _usable(tensor: Tensor) -> Tensor:
+    """A tensor made in inference mode cannot enter a graph; a copy made outside of it can."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def _kernel_dtype(logits: Tensor) -> Tensor:
     """Detached logits in a dtype that the row kernels of the device take."""
-    logits = logits.detach()
-    return logits if logits.is_cuda or logits.dtype != torch.bfloat16 else logits.float()
+    return logits.detach().float() if logits.is_cpu and logits.itemsize == 2 else logits.detach()
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

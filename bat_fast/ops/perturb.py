@@ -80,7 +80,7 @@ def _check_range(lo: float, hi: float) -> None:
         raise ValueError(f"lo must not be above hi, got lo={lo}, hi={hi}")
 
 
-def _fake_start(clean: Tensor, index: Tensor, *_: object) -> Tensor:
+def _fake_start(clean: Tensor, *_: object) -> Tensor:
     return torch.empty_like(clean)
 
 

@@ -118,7 +118,7 @@ def _fake_ce_backward(logits: Tensor, *_: object) -> Tensor:
     fake=_fake_ce_backward,
 )
 def _ce_backward_reference(logits: Tensor, target: Tensor, norm: Tensor, scale: Tensor) -> Tensor:
-    """``scale_i (softmax(z_i) - onehot(y_i))``; ``norm`` [N, 2] is the maximum and the log of the sum of exp."""
+    """``scale_i (softmax(z_i) - onehot(y_i))``; ``norm`` [N, 2] is the top and the log of the sum."""
     label = target.clamp(0, logits.shape[1] - 1)
     grad = ((logits.to(norm.dtype) - norm[:, :1]) - norm[:, 1:]).exp() - F.one_hot(label, logits.shape[1])
     return (grad * scale[:, None]).to(logits.dtype).contiguous()

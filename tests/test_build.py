@@ -1,0 +1,95 @@
+"""The build: without nvcc, with wrong tools, and beside what is installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+TORCH = Path(torch.__file__).parent
+CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
+NINJA = shutil.which("ninja", path=str(Path(sys.executable).parent)) or shutil.which("ninja")
+
+
+def without_nvcc(folder: Path) -> dict[str, str]:
+    """An environment whose PATH holds the compilers, and no nvcc."""
+    folder.mkdir()
+    for name in ("g++", "gcc", "c++", "cc", "as", "ld", "ar", "ranlib", "git", "sh", "nm"):
+        if found := shutil.which(name):
+            (folder / name).symlink_to(found)
+    hidden = ("CUDACXX", "CUDA_PATH", "CUDA_HOME")
+    return {k: v for k, v in os.environ.items() if k not in hidden} | {"PATH": str(folder)}
+
+
+def configure(build: Path, env: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [CMAKE, "-S", ROOT, "-B", build, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={NINJA}"]
+    settings = [f"-DBAT_FAST_TORCH={TORCH}", "-DCMAKE_BUILD_TYPE=Release", *options]
+    return subprocess.run([*command, *settings], capture_output=True, text=True, env=env)
+
+
+def test_without_nvcc_the_cpu_kernels_are_built_and_one_warning_says_so(tmp_path):
+    env = without_nvcc(tmp_path / "bin")
+    run = configure(tmp_path / "build", env)
+    assert run.returncode == 0, run.stderr
+    assert " ".join(run.stderr.split()).count("no nvcc, so only the CPU kernels are built") == 1
+    built = subprocess.run([CMAKE, "--build", tmp_path / "build"], capture_output=True, text=True, env=env)
+    assert built.returncode == 0, built.stdout
+    program = (
+        f"import torch; torch.ops.load_library({str(tmp_path / 'build' / 'libbat_fast.so')!r}); "
+        "has = torch._C._dispatch_has_kernel_for_dispatch_key; "
+        "torch.library.define('bat_fast::linf_step_', '(Tensor(a!) adv, Tensor grad, Tensor clean, float s, "
+        "float eps, float lo, float hi) -> ()'); x = torch.full((3,), .5); a = x.clone(); "
+        "torch.ops.bat_fast.linf_step_(a, torch.ones(3), x, .25, .5, 0., 1.); "
+        "print(a.tolist(), has('bat_fast::linf_step_', 'CUDA'))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert answer.stdout.split("\n")[0] == "[0.75, 0.75, 0.75] False", answer.stderr
+
+
+def test_cuda_on_request_needs_nvcc(tmp_path):
+    run = configure(tmp_path / "build", without_nvcc(tmp_path / "bin"), "-DBAT_FAST_CUDA=1")
+    assert run.returncode != 0
+    message = " ".join(run.stderr.split())
+    assert "there is no nvcc: install the CUDA toolkit (>= 12), or set CUDACXX" in message
+
+
+def find_torch(place: Path) -> subprocess.CompletedProcess[str]:
+    program = (
+        f"import sys, runpy, setuptools; setuptools.setup = lambda **_: None; sys.path = [{str(place)!r}]; "
+    )
+    program += f"m = runpy.run_path({str(ROOT / 'setup.py')!r}); print(m['find_torch']())"
+    # The imports of setup.py have to be there before the path is emptied.
+    early = "import os, shutil, site, subprocess, sysconfig, pathlib, setuptools.command.bdist_wheel, "
+    early += "setuptools.command.build_ext; "
+    return subprocess.run([sys.executable, "-c", early + program], capture_output=True, text=True)
+
+
+def test_a_torch_that_is_too_old_is_named(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "version.py").write_text("__version__ = '2.5.1'\n")
+    run = find_torch(tmp_path)
+    assert run.returncode == 1
+    assert "bat_fast needs torch>=2.10" in run.stderr
+    assert "pip install -U torch" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_the_installed_torch_is_found_from_an_isolated_build(tmp_path):
+    # An isolated build has an empty path, and must not ask for a second torch all the same.
+    run = find_torch(tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert Path(run.stdout.strip()) == TORCH
+
+
+@pytest.mark.parametrize("word", ["pyproject.toml", "setup.py"])
+def test_torch_is_not_a_build_requirement_of_its_own(word):
+    text = (ROOT / word).read_text()
+    if word == "pyproject.toml":
+        assert "torch" not in text.split("[project]")[0].split("requires = ")[1]
+    else:
+        assert "setup_requires=[] if find_torch() else [TORCH]" in text
+        assert len(text.splitlines()) < 100

@@ -1,0 +1,177 @@
+"""The laws of the house: what may import what, what lives where, how long a file may be."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bat_fast"
+PYTHON = sorted(PACKAGE.rglob("*.py"))
+NATIVE = sorted((ROOT / "csrc").glob("*/*"))
+
+# A module may import modules of its own package and of lower layers.
+LAYERS = [
+    {"_native", "config", "batch"},
+    {"ops"},
+    {"attacks", "models", "data"},
+    {"methods"},
+    {"evaluate", "report"},
+    {"train"},
+    {"cli", "integrations"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+OPTIONAL = {
+    "nvidia",
+    "timm",
+    "sklearn",
+    "jsonargparse",
+    "rich",
+    "matplotlib",
+    "safetensors",
+    "torchvision",
+    "yaml",
+}
+
+
+def unit(path: Path) -> str:
+    """The package or module directly below bat_fast that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every dotted name that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def own_units(path: Path) -> set[str]:
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("bat_fast.")}
+    return {
+        name
+        for name in names
+        if name in LEVEL or (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()
+    }
+
+
+def violations(files, pattern: str) -> list[str]:
+    regex = re.compile(pattern)
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if regex.search(line)
+    ]
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = unit(path)
+    if own == "__init__":
+        return
+    assert own in LEVEL, f"{own} has no layer: give it one in LAYERS"
+    for other in own_units(path) - {own}:
+        assert LEVEL[other] < LEVEL[own], f"{own} must not import {other}"
+
+
+def test_siblings_do_not_see_each_other():
+    siblings = {"attacks", "models", "data"}
+    for path in PYTHON:
+        if unit(path) in siblings:
+            assert not own_units(path) & (siblings | {"methods"}) - {unit(path)}, path
+
+
+def test_operators_know_only_the_native_library():
+    for path in (PACKAGE / "ops").glob("[!_]*.py"):
+        assert own_units(path) <= {"_native"}, path
+
+
+def test_the_dispatcher_is_named_in_operators_only():
+    outside = [path for path in PYTHON if unit(path) not in ("ops", "_native")]
+    assert not violations(outside, r"ops\.bat_fast\b")
+
+
+def test_methods_return_losses_and_touch_nothing():
+    files = [path for path in PYTHON if unit(path) == "methods"]
+    assert files
+    for path in files:
+        assert not {
+            name for name in imports(path) if re.match(r"torch\.optim|bat_fast\.(data|models|train)\b", name)
+        }
+    assert not violations(files, r"\.(backward|step|zero_grad|train|eval)\(")
+
+
+def test_there_is_one_pgd_loop():
+    stepping = [path for path in PYTHON if unit(path) != "ops" and re.search(r"_step_\(", path.read_text())]
+    assert [path.name for path in stepping] == ["pgd.py"]
+
+
+def test_kernels_know_no_framework():
+    kernels = [path for path in NATIVE if path.parent.name == "kernels"]
+    assert kernels
+    assert not violations(kernels, r"#include\s*[<\"](torch|ATen|c10|pybind11)")
+
+
+def test_launches_and_element_math_stay_in_kernels():
+    launches = [path for path in NATIVE if not (path.parent.name == "kernels" and path.suffix == ".cu")]
+    assert not violations(launches, r"<<<")
+    faces = [path for path in NATIVE if path.parent.name != "kernels"]
+    assert not violations(faces, r"\b(expf?|logf?|sqrtf?|fabsf?|tanhf?|powf?)\(")
+
+
+def test_each_optional_framework_stays_at_home():
+    dali = [path for path in PYTHON if any(name.startswith("nvidia") for name in imports(path))]
+    assert [path.name for path in dali] in ([], ["dali.py"])
+    lower = [
+        path for path in PYTHON if unit(path) in ("ops", "attacks", "methods", "_native", "config", "batch")
+    ]
+    for path in lower:
+        assert not {name.split(".")[0] for name in imports(path)} & OPTIONAL, path
+    config = {name.split(".")[0] for name in imports(PACKAGE / "config.py")}
+    assert config <= set(sys.stdlib_module_names)
+
+
+def test_importing_the_package_loads_no_optional_framework():
+    program = "import sys, bat_fast; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not set(run.stdout.split()) & OPTIONAL
+
+
+def test_names_say_something():
+    for path in [*PYTHON, *NATIVE]:
+        assert path.stem not in ("utils", "helpers", "common", "misc"), path
+        assert not re.search(r"(kernel|_v)\d", path.stem), path
+    assert not violations(NATIVE, r"__global__ .*(kernel\d|_v\d)")
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        (PYTHON, 250),
+        ([p for p in NATIVE if p.parent.name == "kernels"], 200),
+        ([p for p in NATIVE if p.parent.name == "torch"], 120),
+    ],
+    ids=["python", "kernels", "bindings"],
+)
+def test_files_are_short(files, limit):
+    assert not [f"{path}: {n}" for path in files if (n := len(path.read_text().splitlines())) > limit]
+
+
+def test_every_operator_is_one_word_in_five_places():
+    for header in (ROOT / "csrc" / "kernels").glob("*.h"):
+        word = header.stem
+        if word == "portable":
+            continue
+        places = ("csrc/kernels/{}.cu", "csrc/torch/{}.cpp", "bat_fast/ops/{}.py", "tests/ops/test_{}.py")
+        for place in (place.format(word) for place in places):
+            assert (ROOT / place).exists(), place

@@ -1,0 +1,79 @@
+"""The native library: that it answers, what its build recorded, and what happens without it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import bat_fast
+from bat_fast import _native, ops
+
+
+def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_version_is_one_number():
+    assert _native.build_info()["version"] == bat_fast.__version__
+
+
+def test_operators_are_native_on_cpu():
+    native = {name for name in _native.operators() if ops.is_native(name, "cpu")}
+    assert native >= {"linf_step_", "random_start", "attack_grad", "bat_loss", "ce_backward"}
+
+
+def test_cuda_kernels_are_in_the_library_where_nvcc_was():
+    built = bool(_native.build_info()["cuda"])
+    assert ops.is_native("linf_step_", "cuda") == built
+    if built:
+        for arch in ("75", "80", "86", "89", "90"):
+            assert arch in _native.build_info()["cuda_architectures"]
+
+
+def test_unknown_operators_are_named():
+    with pytest.raises(ValueError, match=r"no operator 'sqrt'; there are .*linf_step_"):
+        ops.is_native("sqrt", "cpu")
+
+
+def test_references_answer_when_the_library_is_switched_off():
+    program = (
+        "import torch; from bat_fast import ops; x = torch.rand(2, 3, 4, 4); "
+        "print(ops.is_native('random_start', 'cpu'), ops.random_start(x, eps=.1).shape)"
+    )
+    run = python(program, BAT_FAST_NATIVE="0")
+    assert run.stdout.split()[0] == "False", run.stderr
+    assert "Warning" not in run.stderr
+
+
+def test_a_missing_library_is_said_once_and_loudly():
+    program = (
+        "import warnings; warnings.simplefilter('always'); from pathlib import Path; real = Path.exists; "
+        "Path.exists = lambda p: p.name != 'libbat_fast.so' and real(p); import bat_fast; import bat_fast.ops"
+    )
+    run = python(program)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("the native library is not built") == 1
+
+
+def test_the_library_needs_no_path_of_the_build_machine():
+    path = _native._FOLDER / "libbat_fast.so"
+    dynamic = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
+    assert "RPATH" not in dynamic
+    assert "RUNPATH" not in dynamic
+    assert "libcudart" not in dynamic
+    assert "libtorch_python" not in dynamic
+
+
+def test_labels_out_of_range_never_read_outside_a_row():
+    # The check in Python is skipped while compiling, so the kernel must be safe by itself.
+    z = torch.randn(3, 4)
+    grad, per_sample = torch.ops.bat_fast.attack_grad(z, torch.tensor([0, 4, -(2**40)]), "ce", False)
+    assert per_sample.isnan().tolist() == [False, True, True]
+    assert grad.isnan().all(1).tolist() == [False, True, True]
+    loss, weights, *_ = torch.ops.bat_fast.bat_loss(z, torch.tensor([0, 4, 1]), 1.0, "weights")
+    assert loss.isnan()
+    assert weights.isnan().tolist() == [False, True, False]
