@@ -52,4 +52,5 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{names[0] if names else 'unknown processor'}, {torch.get_num_threads()} threads, {device}, torch {torch.__version__}"
+    processor = f"{names[0] if names else 'unknown processor'}, {torch.get_num_threads()} threads"
+    return f"{processor}, {device}, torch {torch.__version__}"
