@@ -1,0 +1,73 @@
+"""The CUDA kernels compiled as C++ and run on the host: as they are, and under the sanitizers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SEED
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build" / "host"  # kept, so that the next run compiles only what changed
+BIN = str(Path(sys.executable).parent)
+CMAKE, CTEST, NINJA = (
+    shutil.which(name, path=BIN) or shutil.which(name) for name in ("cmake", "ctest", "ninja")
+)
+ENVIRONMENT = {**os.environ, "BAT_FAST_TEST_SEED": str(SEED)}
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, env=ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def build() -> Path:
+    options = [f"-DCMAKE_MAKE_PROGRAM={NINJA}", f"-DPython3_EXECUTABLE={sys.executable}"]
+    options += ["-DBAT_FAST_CUDA=0", "-DBAT_FAST_HOST_TESTS=ON"]
+    configured = run(CMAKE, "-S", ROOT, "-B", BUILD, "-G", "Ninja", *options)
+    assert configured.returncode == 0, configured.stderr
+    built = run(CMAKE, "--build", BUILD)
+    assert built.returncode == 0, built.stdout[-8000:]
+    return BUILD
+
+
+@pytest.mark.parametrize("variant", ["plain", "address", "thread"])
+def test_kernels_are_right_and_clean(build, variant):
+    tests = run(CTEST, "--test-dir", build, "-L", variant, "--output-on-failure", "-j2", "--no-tests=error")
+    assert tests.returncode == 0, tests.stdout[-12000:]
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "csrc" / "kernels").glob("*.cu")), ids=lambda p: p.stem)
+def test_every_cuda_source_has_a_driver(source):
+    assert (ROOT / "tests" / "cuda_on_host" / f"test_{source.stem}.cpp").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        ("missing_barrier-thread", "WARNING: ThreadSanitizer: data race"),
+        ("missing_barrier-plain", r"FAILED: sum"),
+        ("blocks_share_a_result-thread", "WARNING: ThreadSanitizer: data race"),
+        ("global_overrun-address", "AddressSanitizer: heap-buffer-overflow"),
+        ("shared_overrun-address", "index 64 out of bounds|AddressSanitizer: use-after-poison"),
+        ("unset_shared-plain", r"FAILED: sum \[0\] is -?nan"),
+        (
+            "divergent_barrier-plain",
+            r"wait at different places\n  32 threads at .*faults\.cu:\d+\n  32 threads",
+        ),
+    ],
+)
+def test_a_fault_is_caught(build, program, complaint):
+    fault = run(build / "tests" / "cuda_on_host" / f"fault_{program}")
+    assert fault.returncode != 0
+    assert re.search(complaint, fault.stdout + fault.stderr), fault.stdout + fault.stderr
+
+
+@pytest.mark.parametrize("variant", ["plain", "address", "thread"])
+def test_without_a_fault_nothing_is_reported(build, variant):
+    right = run(build / "tests" / "cuda_on_host" / f"fault_none-{variant}")
+    assert right.returncode == 0, right.stdout + right.stderr
+    assert "ThreadSanitizer" not in right.stderr
