@@ -40,12 +40,13 @@ __device__ void combine(OnlineSum& s, const Team& team) {
 }
 
 __device__ void report(LabelError* error, int64_t row, int64_t label, int64_t classes) {
-  if (error == nullptr) return;
+  // The first wrong label of a device is reported, and no thread writes over it: 2 is a report in the making.
+  if (error == nullptr || atomicCAS(&error->seen, 0, 2) != 0) return;
   error->row = row;
   error->label = label;
   error->classes = static_cast<int32_t>(classes);
   __threadfence_system();
-  error->seen = 1;
+  atomicExch(&error->seen, 1);
 }
 
 template <typename Team>

@@ -8,7 +8,7 @@ namespace bat_fast {
 // A label outside [0, classes) gives NaN in its row and, on CUDA, is reported here, in memory that the host reads
 // without waiting for the device.
 struct LabelError {
-  int32_t seen;
+  int32_t seen;  // 1 when the rest is complete
   int32_t classes;
   int64_t row, label;
 };

@@ -80,7 +80,7 @@ LabelError* label_errors() {
         "bat_fast: no pinned memory for error reports");
     return new (memory) LabelError{};
   }();
-  if (__atomic_load_n(&error->seen, __ATOMIC_ACQUIRE)) {
+  if (__atomic_load_n(&error->seen, __ATOMIC_ACQUIRE) == 1) {
     const LabelError found = *error;
     __atomic_store_n(&error->seen, 0, __ATOMIC_RELEASE);
     STD_TORCH_CHECK(false, "target of an earlier call held class ", found.label, " in row ", found.row,
