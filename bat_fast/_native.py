@@ -161,6 +161,31 @@ def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
             )
 
 
+def check_rows(name: str, tensor: Tensor, logits: Tensor) -> None:
+    """Raise ValueError unless ``tensor`` is a [N, C] float tensor like ``logits``."""
+    check_like(name, tensor, "logits", logits)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got {tensor.dtype}")
+
+
+def accumulator(tensor: Tensor) -> torch.dtype:
+    """The dtype that sums over ``tensor`` are kept in."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def new_rows(logits: Tensor) -> Tensor:
+    """An empty number per row of ``logits`` [N, C]."""
+    return logits.new_empty(logits.shape[0], dtype=accumulator(logits))
+
+
+def valid_labels(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Which ``labels`` [N] are classes, and the labels with the others put in range.
+
+    A row without a valid label becomes NaN: a reference on CUDA must not read outside a row either.
+    """
+    return (labels >= 0) & (labels < classes), labels.clamp(0, classes - 1)
+
+
 _MASK = 0xFFFFFFFF
 
 

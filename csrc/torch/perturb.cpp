@@ -30,7 +30,7 @@ void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, Step step) {
     step(adv, with_layout_of(grad, adv), with_layout_of(clean, adv));
     return;
   }
-  Tensor dense = torch::stable::contiguous(adv);
+  Tensor dense = packed(adv);
   step(dense, with_layout_of(grad, dense), with_layout_of(clean, dense));
   torch::stable::copy_(adv, dense);
 }
@@ -67,8 +67,8 @@ BAT_REGISTER(linf_step_, linf_step_)
 Tensor random_start(const Tensor& clean_, const Tensor& index_, double eps, const std::string& /*norm*/, int64_t seed,
                     int64_t draw, double lo, double hi) {
   const bool fits = clean_.is_contiguous() || is_channels_last(clean_);
-  const Tensor clean = fits ? clean_ : torch::stable::contiguous(clean_);
-  const Tensor index = torch::stable::contiguous(index_);
+  const Tensor clean = fits ? clean_ : packed(clean_);
+  const Tensor index = packed(index_);
   Tensor out = torch::stable::empty_like(clean);
   const ImageLayout layout = image_layout(clean);
   const StartKey key = {static_cast<uint64_t>(seed), static_cast<uint32_t>(draw)};
