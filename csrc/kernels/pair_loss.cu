@@ -19,7 +19,7 @@ __global__ void pair_loss_kernel(Logits<T> clean, const T* adv, float beta, floa
   const bool valid = valid_label(y, clean.classes);
   const int64_t label = valid ? y : 0;  // a row without a label is walked too: its values end as NaN
   Pair<float> p = {
-      team_norm(team, z, clean.classes), team_norm(team, z_adv, clean.classes), mart, beta, 0, -1, 0, 0, 0, 0};
+      team_norm(team, z, clean.classes), team_norm(team, z_adv, clean.classes), mart, beta, 0, -1, 0, 0, 0, 0, 0, 0};
   if (mart) {
     Ranked<float> other = {0.0f, -1};
     for (int64_t c = team.rank(); c < clean.classes; c += Team::size) {
@@ -28,13 +28,18 @@ __global__ void pair_loss_kernel(Logits<T> clean, const T* adv, float beta, floa
     other = team.reduce(other, First{});
     p.set_classes(label, other.column, load(z[label]), other.value);
   }
-  float kl = 0.0f, pulled = 0.0f;
+  float kl = 0.0f, pulled = 0.0f, clean_rest = 0.0f, adv_rest = 0.0f;
   for (int64_t c = team.rank(); c < clean.classes; c += Team::size) {
-    kl += p.kl_term(load(z[c]), load(z_adv[c]));
-    pulled += p.pull(load(z[c]), load(z_adv[c]));
+    const float a = load(z[c]), b = load(z_adv[c]);
+    kl += p.kl_term(a, b);
+    pulled += p.pull(a, b);
+    clean_rest += c == p.label ? 0.0f : p.clean.probability(a);
+    adv_rest += c == p.other ? 0.0f : p.adv.probability(b);
   }
   p.kl = team.reduce(kl, Sum{});
   p.pulled = team.reduce(pulled, Sum{});
+  p.clean_rest = team.reduce(clean_rest, Sum{});
+  p.adv_rest = team.reduce(adv_rest, Sum{});
   const float s = valid ? scale : NAN;
   for (int64_t c = team.rank(); c < clean.classes; c += Team::size) {
     const float a = load(z[c]), b = load(z_adv[c]);

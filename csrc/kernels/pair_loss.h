@@ -15,7 +15,8 @@ struct Pair {
   T beta;
   int64_t label, other;  // y and the class of m
   T clean_label, adv_other;
-  T kl, pulled;  // sums over the row
+  // Sums over the row. The rests are 1 - p_y and 1 - m: subtracting from 1 would leave their rounding errors alone.
+  T kl, pulled, clean_rest, adv_rest;
 
   BAT_HD void set_classes(int64_t y, int64_t t, T z_label, T z_adv_other) {
     label = y;
@@ -35,8 +36,8 @@ struct Pair {
     const T p = clean.probability(z), q = adv.probability(z_adv);
     return mart ? p * q / (q + T(1e-12)) : p;
   }
-  BAT_HD T kl_weight() const { return mart ? beta * (T(1.0000001) - clean_label) : T(1); }
-  BAT_HD T margin() const { return T(1.0001) - adv_other + T(1e-12); }
+  BAT_HD T kl_weight() const { return mart ? beta * (clean_rest + T(1e-7)) : T(1); }
+  BAT_HD T margin() const { return adv_rest + (T(1e-4) + T(1e-12)); }
   BAT_HD T value(T z_adv_label) const {
     return (mart ? adv.cross_entropy(z_adv_label) - std::log(margin()) : T(0)) + kl_weight() * kl;
   }
@@ -78,19 +79,23 @@ BAT_CLONES void pair_loss_cpu(Logits<T> clean, const T* adv, T beta, T scale, T*
       per_sample[n] = T(NAN);
       continue;
     }
-    Pair<T> p = {row_norm(z, clean.classes), row_norm(z_adv, clean.classes), mart, beta, 0, -1, 0, 0, 0, 0};
+    Pair<T> p = {row_norm(z, clean.classes), row_norm(z_adv, clean.classes), mart, beta, 0, -1, 0, 0, 0, 0, 0, 0};
     if (mart) {
       const Ranked<T> other = largest_other(z_adv, clean.classes, y);
       p.set_classes(y, other.column, z[y], other.value);
     }
-    T kl = 0, pulled = 0;
-#pragma omp simd reduction(+ : kl, pulled)
+    T kl = 0, pulled = 0, clean_rest = 0, adv_rest = 0;
+#pragma omp simd reduction(+ : kl, pulled, clean_rest, adv_rest)
     for (int64_t c = 0; c < clean.classes; ++c) {
       kl += p.kl_term(z[c], z_adv[c]);
       pulled += p.pull(z[c], z_adv[c]);
+      clean_rest += c == p.label ? T(0) : p.clean.probability(z[c]);
+      adv_rest += c == p.other ? T(0) : p.adv.probability(z_adv[c]);
     }
     p.kl = kl;
     p.pulled = pulled;
+    p.clean_rest = clean_rest;
+    p.adv_rest = adv_rest;
     per_sample[n] = p.value(z_adv[y]);
     for (int64_t c = 0; c < clean.classes; ++c) {
       g_adv[c] = scale * p.grad_adv(c, z[c], z_adv[c]);
