@@ -19,7 +19,7 @@ from torch import Tensor
 
 _FOLDER = Path(__file__).parent / "lib"
 _LIBRARY = torch.library.Library("bat_fast", "FRAGMENT")
-_OPERATORS: dict[str, str] = {}
+_OPERATORS: dict[str, Callable[..., Any]] = {}  # name -> reference
 
 
 def _load() -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _load() -> dict[str, Any]:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error.__cause__ or error).splitlines()[0]
         warnings.warn(f"bat_fast: the native library does not load ({reason}): {hint}", stacklevel=2)
         return {}
     info: dict[str, Any] = json.loads((_FOLDER / "build.json").read_text())
@@ -65,14 +65,24 @@ def operators() -> list[str]:
     return list(_OPERATORS)
 
 
-def is_native(name: str, device: str | torch.device) -> bool:
-    """Whether a native kernel answers operator ``name`` for tensors on ``device`` (else the reference).
+def reference_of(name: str) -> Callable[..., Any]:
+    """The PyTorch reference of an operator, with the arguments of its schema: oracle and baseline.
 
     Raises:
         ValueError: no such operator.
     """
     if name not in _OPERATORS:
         raise ValueError(f"name: no operator {name!r}; there are {', '.join(_OPERATORS)}")
+    return _OPERATORS[name]
+
+
+def is_native(name: str, device: str | torch.device) -> bool:
+    """Whether a native kernel answers operator ``name`` for tensors on ``device`` (else the reference).
+
+    Raises:
+        ValueError: no such operator.
+    """
+    reference_of(name)
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(torch.device(device).type)
     return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(f"bat_fast::{name}", key)
 
@@ -85,7 +95,7 @@ def operator(schema: str, *, fake: Callable[..., Any]) -> Callable[[Callable[...
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
         torch.library.register_fake(f"bat_fast::{name}", fake, lib=_LIBRARY)
-        _OPERATORS[name] = schema
+        _OPERATORS[name] = reference
         return reference
 
     return register
@@ -117,6 +127,14 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
     if not low <= value <= high or math.isinf(value):
         limits = f" in [{low:g}, {high:g}]" if high < math.inf else f" >= {low:g}" if low > -math.inf else ""
         raise ValueError(f"{name} must be a finite number{limits}, got {value}")
+
+
+def check_range(lo: float, hi: float) -> None:
+    """Raise ValueError unless [lo, hi] is a range of finite numbers."""
+    check_number("lo", lo)
+    check_number("hi", hi)
+    if lo > hi:
+        raise ValueError(f"lo must not be above hi, got lo={lo}, hi={hi}")
 
 
 def check_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
@@ -159,6 +177,31 @@ def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
                 f"{name} holds class {bad}, outside [0, {rows.shape[1]}): number the classes from 0, "
                 "or give the model that many outputs"
             )
+
+
+def check_rows(name: str, tensor: Tensor, logits: Tensor) -> None:
+    """Raise ValueError unless ``tensor`` is a [N, C] float tensor like ``logits``."""
+    check_like(name, tensor, "logits", logits)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got {tensor.dtype}")
+
+
+def accumulator(tensor: Tensor) -> torch.dtype:
+    """The dtype that sums over ``tensor`` are kept in."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def new_rows(logits: Tensor) -> Tensor:
+    """An empty number per row of ``logits`` [N, C]."""
+    return logits.new_empty(logits.shape[0], dtype=accumulator(logits))
+
+
+def valid_labels(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Which ``labels`` [N] are classes, and the labels with the others put in range.
+
+    A row without a valid label becomes NaN: a reference on CUDA must not read outside a row either.
+    """
+    return (labels >= 0) & (labels < classes), labels.clamp(0, classes - 1)
 
 
 _MASK = 0xFFFFFFFF

@@ -34,7 +34,7 @@ class Ratio(float):
 
     __repr__ = __str__
 
-    def __getnewargs__(self) -> tuple[str]:
+    def __getnewargs__(self) -> tuple[Any]:
         return (self.text,)
 
 
@@ -62,10 +62,10 @@ class AttackConfig:
     """Step; None is eps/4."""
     steps: int = 10
     """Number of gradient steps."""
-    norm: Literal["linf"] = "linf"
+    norm: Literal["linf", "l2"] = "linf"
     """Norm of the ball."""
-    random_start: bool = True
-    """Start at a random point of the ball."""
+    random_start: bool | Literal["gaussian"] = True
+    """Start at a random point of the ball; ``gaussian``: close to the image, as TRADES does."""
     bn_mode: Literal["eval", "train"] = "eval"
     """Batch norm inside the attack: running statistics (eval) or those of the batch (train)."""
     precision: Literal["bf16", "fp16"] | None = None

@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 
-SEED = int(os.environ.get("BAT_FAST_TEST_SEED", random.SystemRandom().randrange(2**31)))
+# In the environment, for the programs that tests start.
+SEED = int(os.environ.setdefault("BAT_FAST_TEST_SEED", str(random.SystemRandom().randrange(2**31))))
 
 
 def pytest_report_header() -> str:

@@ -1,6 +1,5 @@
 """The CUDA kernels compiled as C++ and run on the host: as they are, and under the sanitizers."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -8,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SEED
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "host"  # kept, so that the next run compiles only what changed
@@ -16,11 +14,10 @@ BIN = str(Path(sys.executable).parent)
 CMAKE, CTEST, NINJA = (
     shutil.which(name, path=BIN) or shutil.which(name) for name in ("cmake", "ctest", "ninja")
 )
-ENVIRONMENT = {**os.environ, "BAT_FAST_TEST_SEED": str(SEED)}
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, env=ENVIRONMENT)
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

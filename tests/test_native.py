@@ -71,7 +71,9 @@ def test_the_library_needs_no_path_of_the_build_machine():
 def test_labels_out_of_range_never_read_outside_a_row():
     # The check in Python is skipped while compiling, so the kernel must be safe by itself.
     z = torch.randn(3, 4)
-    grad, per_sample = torch.ops.bat_fast.attack_grad(z, torch.tensor([0, 4, -(2**40)]), "ce", False)
+    grad, per_sample = torch.ops.bat_fast.attack_grad(
+        z, torch.tensor([0, 4, -(2**40)]), "ce", None, None, 0.0, False, None
+    )
     assert per_sample.isnan().tolist() == [False, True, True]
     assert grad.isnan().all(1).tolist() == [False, True, True]
     loss, weights, *_ = torch.ops.bat_fast.bat_loss(z, torch.tensor([0, 4, 1]), 1.0, "weights")

@@ -19,10 +19,10 @@ class AttackLoss:
     """Name of the row loss."""
 
     reference: Tensor | None = None
-    """[N, C] logits to move away from (``kl``). None: the attack computes those of the clean images."""
+    """[N, C] logits that ``kl`` moves away from. None: the attack computes those of the clean images."""
 
     soft: Tensor | None = None
-    """[N, C] soft targets of the additional squared-error term (``ce+te``)."""
+    """[N, C] soft targets of the additional squared-error term (``ce+te``, ``kl+te``)."""
 
     soft_weight: float = 0.0
     """Weight of that term."""

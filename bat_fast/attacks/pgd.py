@@ -13,6 +13,8 @@ from bat_fast.attacks.frozen import frozen
 from bat_fast.attacks.loss import AttackLoss
 
 _PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_STEPS = {"linf": ops.linf_step_, "l2": ops.l2_step_}
+_GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
 _TOLERANCE = 1e-6  # of the pixel range: a resized or blended image may overshoot by rounding
 
 
@@ -29,9 +31,11 @@ class PGD:
         eps: radius in pixels, >= 0.
         step_size: step in pixels; None is eps / 4.
         steps: number of gradient steps, >= 0.
-        norm: ``"linf"``.
-        loss: row loss to climb, see `bat_fast.ops.attack_grad`.
-        random_start: start at a random point of the ball rather than at the image.
+        norm: ``"linf"`` or ``"l2"`` (per sample).
+        loss: row loss to climb, see `bat_fast.ops.attack_grad`; ``kl`` moves away from the logits of the
+            clean images, which are computed once.
+        random_start: start at a random point of the ball rather than at the image; ``"gaussian"`` starts
+            at the image plus normal noise of standard deviation 0.001, as TRADES does.
         bn_mode: ``"eval"``: the model's eval mode; ``"train"``: its train mode, with the running
             statistics restored afterwards.
         precision: autocast of the model inside the attack: None, ``"bf16"`` or ``"fp16"``; the images
@@ -56,7 +60,7 @@ class PGD:
         steps: int = 10,
         norm: str = "linf",
         loss: str = "ce",
-        random_start: bool = True,
+        random_start: bool | str = True,
         bn_mode: str = "eval",
         precision: str | None = None,
         engine: str = "auto",
@@ -69,15 +73,16 @@ class PGD:
         self.eps = float(eps)
         self.step_size = self.eps / 4 if step_size is None else float(step_size)
         self.steps = steps
-        self.norm = _choice("norm", norm, ("linf",))
+        self.norm = _choice("norm", norm, tuple(_STEPS))
         self.loss = loss
-        self.random_start = random_start
+        self.random_start = _choice("random_start", random_start, (True, False, "gaussian"))
         self.bn_mode = _choice("bn_mode", bn_mode, ("eval", "train"))
         self.precision = _choice("precision", precision, tuple(_PRECISIONS))
         self.engine = _choice("engine", engine, ("auto", "eager"))
         self.seed = seed
         self.lo, self.hi = float(lo), float(hi)
         self._calls = 0
+        self._range_seen = False
         for name in ("eps", "step_size"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)}")
@@ -130,10 +135,11 @@ class PGD:
     def _start(self, clean: Tensor, index: Tensor | None, draw: int) -> Tensor:
         if not self.random_start:
             return clean.clamp(self.lo, self.hi)
+        gaussian = self.random_start == "gaussian"
         return ops.random_start(
             clean,
-            eps=self.eps,
-            norm=self.norm,
+            eps=_GAUSSIAN_STD if gaussian else self.eps,
+            norm="gaussian" if gaussian else self.norm,
             seed=self.seed,
             index=index,
             draw=draw,
@@ -145,16 +151,28 @@ class PGD:
         self, adv: Tensor, clean: Tensor, y: Tensor, targets: Tensor | None, objective: AttackLoss
     ) -> None:
         """The PGD loop of this project: moves ``adv`` in place."""
-        label = y if targets is None else targets
+        reference = objective.reference
+        if reference is None and objective.loss.startswith("kl"):
+            with self._autocast(clean.device.type):
+                reference = self.model(clean)
+        step = _STEPS[self.norm]
+        limits = {"step_size": self.step_size, "eps": self.eps, "lo": self.lo, "hi": self.hi}
         for _ in range(self.steps):
             with torch.enable_grad(), self._autocast(adv.device.type):
                 leaf = adv.detach().requires_grad_()
                 logits = self.model(leaf)
             grad_logits, _ = ops.attack_grad(
-                _kernel_dtype(logits), label, loss=objective.loss, targeted=targets is not None
+                _kernel_dtype(logits),
+                y if targets is None else targets,
+                loss=objective.loss,
+                reference=reference,
+                soft=objective.soft,
+                soft_weight=objective.soft_weight,
+                targeted=targets is not None,
+                label=y,
             )
             (grad,) = torch.autograd.grad(logits, leaf, grad_logits.to(logits.dtype))
-            ops.linf_step_(adv, grad, clean, step_size=self.step_size, eps=self.eps, lo=self.lo, hi=self.hi)
+            step(adv, grad, clean, **limits)
 
     def _autocast(self, device_type: str) -> Any:
         dtype = _PRECISIONS[self.precision]
@@ -169,7 +187,8 @@ class PGD:
             if labels is not None and labels.shape != x.shape[:1]:
                 raise ValueError(f"{name} must be [N] = [{len(x)}], got {list(labels.shape)}")
         # Reading the range waits for a GPU, so there only the first batch is looked at.
-        if x.numel() and (x.device.type == "cpu" or self._calls <= 1):
+        if x.numel() and (x.is_cpu or not self._range_seen):
+            self._range_seen = True
             low, high = (float(value) for value in x.aminmax())
             slack = _TOLERANCE * (self.hi - self.lo)
             if not (low >= self.lo - slack and high <= self.hi + slack):

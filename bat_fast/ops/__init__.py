@@ -4,8 +4,22 @@
 """
 
 from bat_fast._native import is_native
+from bat_fast.ops.attack_grad import attack_grad
 from bat_fast.ops.discrimination import discrimination_loss
-from bat_fast.ops.perturb import linf_step_, random_start
-from bat_fast.ops.row_loss import attack_grad, bat_loss
+from bat_fast.ops.pair_loss import kl_loss, mart_loss
+from bat_fast.ops.perturb import l2_step_, linf_step_
+from bat_fast.ops.random_start import random_start
+from bat_fast.ops.row_loss import bat_loss, soft_target_loss
 
-__all__ = ["attack_grad", "bat_loss", "discrimination_loss", "is_native", "linf_step_", "random_start"]
+__all__ = [
+    "attack_grad",
+    "bat_loss",
+    "discrimination_loss",
+    "is_native",
+    "kl_loss",
+    "l2_step_",
+    "linf_step_",
+    "mart_loss",
+    "random_start",
+    "soft_target_loss",
+]

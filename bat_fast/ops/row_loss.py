@@ -8,78 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._native import check_floating, check_labels, check_number, differentiable, operator
-
-_LOSSES = ("ce",)
-
-
-def _accumulator(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def _rows(logits: Tensor) -> Tensor:
-    return logits.new_empty(logits.shape[0], dtype=_accumulator(logits))
-
-
-def _valid(target: Tensor, classes: int) -> Tensor:
-    """Where a label is a class; the others give NaN instead of reading outside the row."""
-    return (target >= 0) & (target < classes)
-
-
-def _fake_attack_grad(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(logits, memory_format=torch.contiguous_format), _rows(logits)
-
-
-@operator(
-    "attack_grad(Tensor logits, Tensor target, str loss, bool targeted) -> (Tensor grad, Tensor per_sample)",
-    fake=_fake_attack_grad,
+from bat_fast._native import (
+    accumulator,
+    check_floating,
+    check_labels,
+    check_number,
+    check_rows,
+    differentiable,
+    new_rows,
+    operator,
+    valid_labels,
 )
-def _attack_grad_reference(
-    logits: Tensor, target: Tensor, loss: str, targeted: bool
-) -> tuple[Tensor, Tensor]:
-    del loss  # ce is the only one, as attack_grad checks
-    valid = _valid(target, logits.shape[1])
-    label = target.clamp(0, logits.shape[1] - 1)
-    log_p = logits.to(_accumulator(logits)).log_softmax(1)
-    onehot = F.one_hot(label, logits.shape[1]).to(log_p.dtype)
-    grad = log_p.exp() - onehot
-    per_sample = -log_p.gather(1, label[:, None]).squeeze(1)
-    sign = -1.0 if targeted else 1.0
-    nan = float("nan")
-    grad = torch.where(valid[:, None], sign * grad, nan)
-    return grad.to(logits.dtype).contiguous(), torch.where(valid, sign * per_sample, nan)
-
-
-def attack_grad(
-    logits: Tensor, target: Tensor, *, loss: str = "ce", targeted: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Value of an attack loss and its gradient with respect to the logits, in one pass.
-
-    The reduction is the sum over samples, so row i of the gradient depends on sample i alone. ``ce`` is
-    ``-log softmax(z)_y`` with gradient ``softmax(z) - onehot(y)``; ``targeted=True`` flips both signs,
-    so that climbing moves towards ``target``.
-
-    Args:
-        logits: [N, C] float32 or float64 (CUDA: float32, float16, bfloat16).
-        target: [N] int64 classes, 0 <= target < C.
-        loss: ``"ce"``.
-        targeted: whether ``target`` is the class to reach rather than the one to leave.
-
-    Returns:
-        grad [N, C] in the dtype of ``logits``, per_sample [N] (float64 for float64, else float32).
-
-    Raises:
-        ValueError: a shape, device, label or name does not fit. TypeError: a dtype does not.
-    """
-    check_floating("logits", logits)
-    check_labels("target", target, logits)
-    if loss not in _LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
-    return torch.ops.bat_fast.attack_grad(logits.detach(), target, loss, targeted)
 
 
 def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
-    rows = _rows(logits)
+    rows = new_rows(logits)
     return rows.new_empty(()), rows, torch.empty_like(rows), rows.new_empty((len(rows), 2))
 
 
@@ -89,9 +32,9 @@ def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
     fake=_fake_bat_loss,
 )
 def _bat_loss_reference(logits: Tensor, target: Tensor, alpha: float, normalize: str) -> tuple[Tensor, ...]:
-    valid = _valid(target, logits.shape[1])
-    label = target.clamp(0, logits.shape[1] - 1)[:, None]
-    z = logits.to(_accumulator(logits))
+    valid, label = valid_labels(target, logits.shape[1])
+    label = label[:, None]
+    z = logits.to(accumulator(logits))
     top = z.amax(1)
     log_sum = (z - top[:, None]).exp().sum(1).log()
     per_sample = log_sum + (top - z.gather(1, label).squeeze(1))
@@ -169,3 +112,55 @@ def bat_loss(
         raise ValueError(f"normalize must be 'weights' or 'batch', got {normalize!r}")
     loss, weights, _, _ = torch.ops.bat_fast.bat_loss(logits, target, alpha, normalize)
     return loss, weights
+
+
+def _fake_soft_target_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
+    rows = new_rows(logits)
+    return rows.new_empty(()), rows, _fake_ce_backward(logits)
+
+
+@operator(
+    "soft_target_loss(Tensor logits, Tensor soft) -> (Tensor loss, Tensor per_sample, Tensor grad)",
+    fake=_fake_soft_target_loss,
+)
+def _soft_target_loss_reference(logits: Tensor, soft: Tensor) -> tuple[Tensor, ...]:
+    p = logits.to(accumulator(logits)).softmax(1)
+    d = p - soft.to(p.dtype)
+    per_sample = d.square().mean(1)
+    grad = 2 / max(p.numel(), 1) * p * (d - (p * d).sum(1, keepdim=True))
+    return per_sample.mean(), per_sample, grad.to(logits.dtype).contiguous()
+
+
+def _soft_target_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    del inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(output[2])
+
+
+def _soft_target_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    (grad,) = ctx.saved_tensors
+    return (grad * grad_loss).to(grad.dtype), None
+
+
+differentiable("soft_target_loss", _soft_target_backward, _soft_target_setup)
+
+
+def soft_target_loss(logits: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
+    """``mean_{i,c} (softmax(z_i)_c - soft_ic)^2``, the term of temporal ensembling (Dong et al. 2021).
+
+    Args:
+        logits: [N, C] float32 or float64 (CUDA: float32, float16, bfloat16).
+        soft: [N, C] soft targets, without gradient.
+
+    Returns:
+        loss, a differentiable scalar, and per_sample [N], its part of each sample, detached.
+
+    Raises:
+        ValueError: a shape or device does not fit. TypeError: a dtype does not.
+    """
+    check_floating("logits", logits)
+    if logits.dim() != 2:
+        raise ValueError(f"logits must be [N, C], got {list(logits.shape)}")
+    check_rows("soft", soft, logits)
+    loss, per_sample, _ = torch.ops.bat_fast.soft_target_loss(logits, soft.detach().to(logits.dtype))
+    return loss, per_sample

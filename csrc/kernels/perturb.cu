@@ -1,7 +1,6 @@
 // Elementwise kernels: 16-byte accesses where the arrays are aligned, a scalar tail for the rest.
-#include <cuda_runtime.h>
-
 #include "kernels/perturb.h"
+#include "kernels/reduce.cuh"
 
 namespace bat_fast {
 namespace {
@@ -40,22 +39,86 @@ __global__ void linf_step_kernel(T* adv, const G* grad, const T* clean, int64_t 
   if (i >= vectors && rest < count) step_one(adv[rest], grad[rest], clean[rest], s);
 }
 
-template <typename T>
-__global__ void linf_start_kernel(T* out, const T* clean, const int64_t* index, ImageLayout layout, int64_t total,
-                                  StartKey key, float unit, StepLimits<float> s) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= total) return;
-  const int64_t n = i / layout.blocks(), b = i % layout.blocks();
-  const Philox r = philox(key.seed, static_cast<uint32_t>(b), key.draw, static_cast<uint64_t>(index[n]));
+// --- l2: a block per sample -----------------------------------------------------------------------------------------
+
+constexpr int kSampleThreads = 512;
+constexpr int kHeld = 24;                            // elements that a thread keeps in registers
+constexpr int64_t kOnChip = kSampleThreads * kHeld;  // 3 x 64 x 64
+constexpr int64_t kChunk = 32 * kSampleThreads;      // of a larger sample, per block
+
+__device__ void add(L2Sums<float>& sums, float d, float g) {
+  sums.gg += g * g;
+  sums.dg += d * g;
+  sums.dd += d * d;
+}
+
+template <typename Team>
+__device__ L2Sums<float> total(const Team& team, const L2Sums<float>& sums) {
+  return {team.reduce(sums.gg, Sum{}), team.reduce(sums.dg, Sum{}), team.reduce(sums.dd, Sum{})};
+}
+
+// Every value is read once: differences and gradients wait in registers while the norms are summed.
+template <typename T, typename G>
+__global__ void __launch_bounds__(kSampleThreads)
+    l2_step_kernel(T* adv, const G* grad, const T* clean, int pixels, StepLimits<float> s) {
+  const BlockTeam<kSampleThreads> team;
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * pixels;
+  adv += start;
+  grad += start;
+  clean += start;
+  float d[kHeld], g[kHeld], x[kHeld];
+  L2Sums<float> sums = {0.0f, 0.0f, 0.0f};
 #pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const int64_t p = 4 * b + k;
-    if (p < layout.pixels) {
-      const int64_t at = n * layout.pixels + layout.offset(p);
-      out[at] = store<T>(linf_start(load(clean[at]), r.word[k], unit, s.lo, s.hi));
-    }
+  for (int k = 0; k < kHeld; ++k) {
+    const int p = k * kSampleThreads + static_cast<int>(threadIdx.x);
+    const bool inside = p < pixels;
+    x[k] = inside ? load(clean[p]) : 0.0f;
+    d[k] = inside ? load(adv[p]) - x[k] : 0.0f;
+    g[k] = inside ? load(grad[p]) : 0.0f;
+    add(sums, d[k], g[k]);
+  }
+  const L2Factors<float> f = l2_factors(total(team, sums), s);
+#pragma unroll
+  for (int k = 0; k < kHeld; ++k) {
+    const int p = k * kSampleThreads + static_cast<int>(threadIdx.x);
+    if (p < pixels) adv[p] = store<T>(l2_moved(d[k], g[k], x[k], f, s));
   }
 }
+
+// Larger samples: the sums of each chunk, then the step of each chunk, which adds up its sample's sums.
+template <typename T, typename G>
+__global__ void __launch_bounds__(kSampleThreads)
+    l2_sums_kernel(const T* adv, const G* grad, const T* clean, int64_t pixels, L2Sums<float>* chunks) {
+  const BlockTeam<kSampleThreads> team;
+  const int64_t start = static_cast<int64_t>(blockIdx.y) * pixels, first = static_cast<int64_t>(blockIdx.x) * kChunk;
+  const int64_t end = first + kChunk < pixels ? first + kChunk : pixels;
+  L2Sums<float> sums = {0.0f, 0.0f, 0.0f};
+  for (int64_t p = first + threadIdx.x; p < end; p += kSampleThreads) {
+    add(sums, load(adv[start + p]) - load(clean[start + p]), load(grad[start + p]));
+  }
+  sums = total(team, sums);
+  if (threadIdx.x == 0) chunks[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = sums;
+}
+
+template <typename T, typename G>
+__global__ void __launch_bounds__(kSampleThreads) l2_apply_kernel(T* adv, const G* grad, const T* clean, int64_t pixels,
+                                                                  const L2Sums<float>* chunks, StepLimits<float> s) {
+  const BlockTeam<kSampleThreads> team;
+  const int64_t start = static_cast<int64_t>(blockIdx.y) * pixels, first = static_cast<int64_t>(blockIdx.x) * kChunk;
+  const int64_t end = first + kChunk < pixels ? first + kChunk : pixels;
+  L2Sums<float> sums = {0.0f, 0.0f, 0.0f};
+  for (unsigned c = threadIdx.x; c < gridDim.x; c += kSampleThreads) {
+    const L2Sums<float> part = chunks[static_cast<int64_t>(blockIdx.y) * gridDim.x + c];
+    sums = {sums.gg + part.gg, sums.dg + part.dg, sums.dd + part.dd};
+  }
+  const L2Factors<float> f = l2_factors(total(team, sums), s);
+  for (int64_t p = first + threadIdx.x; p < end; p += kSampleThreads) {
+    const float x = load(clean[start + p]);
+    adv[start + p] = store<T>(l2_moved(load(adv[start + p]) - x, load(grad[start + p]), x, f, s));
+  }
+}
+
+int64_t chunks_of(int64_t pixels) { return (pixels + kChunk - 1) / kChunk; }
 
 unsigned blocks_for(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
 
@@ -70,17 +133,34 @@ void linf_step_cuda(T* adv, const G* grad, const T* clean, int64_t count, StepLi
                                                                                             vectors, s);
 }
 
-template <typename T>
-void linf_start_cuda(T* out, const T* clean, const int64_t* index, ImageLayout layout, StartKey key,
-                     StepLimits<float> s, void* stream) {
-  const int64_t total = layout.samples * layout.blocks();
-  if (total == 0) return;
-  const float unit = s.eps * (1.0f / 16777216.0f);
-  linf_start_kernel<<<blocks_for(total), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(out, clean, index, layout,
-                                                                                           total, key, unit, s);
+int64_t l2_scratch(int64_t samples, int64_t pixels) {
+  constexpr int64_t kFloats = sizeof(L2Sums<float>) / sizeof(float);
+  return pixels > kOnChip ? samples * chunks_of(pixels) * kFloats : 0;
 }
 
-#define BAT_STEP(T, G) template void linf_step_cuda(T*, const G*, const T*, int64_t, StepLimits<float>, void*);
+template <typename T, typename G>
+void l2_step_cuda(T* adv, const G* grad, const T* clean, int64_t samples, int64_t pixels, float* scratch,
+                  StepLimits<float> s, void* stream_) {
+  const auto stream = static_cast<cudaStream_t>(stream_);
+  if (samples == 0 || pixels == 0) return;
+  if (pixels <= kOnChip) {
+    l2_step_kernel<<<static_cast<unsigned>(samples), kSampleThreads, 0, stream>>>(adv, grad, clean,
+                                                                                  static_cast<int>(pixels), s);
+    return;
+  }
+  constexpr int64_t kMostSamples = 65535;  // of one launch: the limit of gridDim.y
+  for (int64_t n = 0; n < samples; n += kMostSamples) {
+    const int64_t count = samples - n < kMostSamples ? samples - n : kMostSamples, at = n * pixels;
+    const dim3 grid(static_cast<unsigned>(chunks_of(pixels)), static_cast<unsigned>(count));
+    auto* sums = reinterpret_cast<L2Sums<float>*>(scratch) + n * chunks_of(pixels);
+    l2_sums_kernel<<<grid, kSampleThreads, 0, stream>>>(adv + at, grad + at, clean + at, pixels, sums);
+    l2_apply_kernel<<<grid, kSampleThreads, 0, stream>>>(adv + at, grad + at, clean + at, pixels, sums, s);
+  }
+}
+
+#define BAT_STEP(T, G)                                                                     \
+  template void linf_step_cuda(T*, const G*, const T*, int64_t, StepLimits<float>, void*); \
+  template void l2_step_cuda(T*, const G*, const T*, int64_t, int64_t, float*, StepLimits<float>, void*);
 BAT_STEP(float, float)
 BAT_STEP(float, half_bits)
 BAT_STEP(float, bfloat_bits)
@@ -88,11 +168,5 @@ BAT_STEP(half_bits, half_bits)
 BAT_STEP(half_bits, bfloat_bits)
 BAT_STEP(bfloat_bits, half_bits)
 BAT_STEP(bfloat_bits, bfloat_bits)
-
-#define BAT_START(T) \
-  template void linf_start_cuda(T*, const T*, const int64_t*, ImageLayout, StartKey, StepLimits<float>, void*);
-BAT_START(float)
-BAT_START(half_bits)
-BAT_START(bfloat_bits)
 
 }  // namespace bat_fast

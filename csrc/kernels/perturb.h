@@ -1,4 +1,4 @@
-// Perturbations: the PGD step and the random start. Element math for both twins, CPU loops, CUDA launchers.
+// Perturbations: the PGD steps. Element math for both twins, CPU loops, CUDA launchers.
 #pragma once
 
 #include "kernels/portable.h"
@@ -38,49 +38,52 @@ BAT_CLONES void linf_step_cpu(T* __restrict__ adv, const G* __restrict__ grad, c
   for (int64_t i = begin; i < end; ++i) adv[i] = linf_step(adv[i], grad[i], clean[i], s);
 }
 
-// A batch of images: pixel p of sample n lies at n * pixels + offset(p). The random numbers are keyed by the
-// logical pixel (channel, row, column), so the memory format does not change them.
-struct ImageLayout {
-  int64_t samples, pixels;
-  int64_t plane;     // pixels of one channel
-  int64_t channels;  // 1 for a contiguous batch
-  BAT_HD int64_t offset(int64_t p) const { return channels == 1 ? p : p % plane * channels + p / plane; }
-  BAT_HD int64_t blocks() const { return (pixels + 3) / 4; }  // of four random numbers
-};
+// --- l2 -----------------------------------------------------------------------------------------------------------
 
-struct StartKey {
-  uint64_t seed;
-  uint32_t draw;
+// v = adv + step g / (||g|| + 1e-10) - clean;  v <- v min(1, eps / ||v||);  clip(clean + v, lo, hi).
+// ||v|| follows from three sums over the sample, so that one pass over memory is enough for both norms.
+template <typename T>
+struct L2Sums {
+  T gg, dg, dd;  // of g g, d g and d d, with d = adv - clean
 };
-
-// Uniform in (-1, 1) as an odd integer over 2^24: exact in float32, and never an end of the range.
-BAT_HD int32_t odd_24(uint32_t word) { return static_cast<int32_t>(word >> 8) * 2 + 1 - (1 << 24); }
 
 template <typename T>
-BAT_HD T linf_start(T clean, uint32_t word, T unit, T lo, T hi) {
-  const T v = clean + static_cast<T>(odd_24(word)) * unit;  // unit = eps / 2^24
-  return minimum(maximum(v, lo), hi);
+struct L2Factors {
+  T keep, move;  // v = keep * d + move * g
+};
+
+template <typename T>
+BAT_HD L2Factors<T> l2_factors(const L2Sums<T>& sums, const StepLimits<T>& s) {
+  const T move = s.step_size / (std::sqrt(sums.gg) + T(1e-10));
+  const T square = sums.dd + T(2) * move * sums.dg + move * move * sums.gg;
+  const T length = std::sqrt(maximum(square, T(0)));
+  const T shrink = length > s.eps ? s.eps / length : T(1);
+  return {shrink, shrink * move};
 }
 
 template <typename T>
-BAT_CLONES void linf_start_cpu(T* __restrict__ out, const T* __restrict__ clean, const int64_t* index,
-                               ImageLayout layout, int64_t begin, int64_t end, StartKey key, StepLimits<T> s) {
-  const T unit = s.eps * T(1.0 / 16777216.0);
+BAT_HD T l2_moved(T d, T grad, T clean, const L2Factors<T>& f, const StepLimits<T>& s) {
+  return minimum(maximum(clean + (f.keep * d + f.move * grad), s.lo), s.hi);
+}
+
+template <typename T, typename G>
+BAT_CLONES void l2_step_cpu(T* __restrict__ adv, const G* __restrict__ grad, const T* __restrict__ clean,
+                            int64_t pixels, int64_t begin, int64_t end, StepLimits<T> s) {
   for (int64_t n = begin; n < end; ++n) {
-    const T* image = clean + n * layout.pixels;
-    T* start = out + n * layout.pixels;
-    const uint64_t sample = static_cast<uint64_t>(index[n]);
-    const int64_t whole = layout.channels == 1 ? layout.pixels / 4 : 0;
-    for (int64_t b = 0; b < whole; ++b) {
-      const Philox r = philox(key.seed, static_cast<uint32_t>(b), key.draw, sample);
-      for (int j = 0; j < 4; ++j) start[4 * b + j] = linf_start(image[4 * b + j], r.word[j], unit, s.lo, s.hi);
+    T* a = adv + n * pixels;
+    const G* g = grad + n * pixels;
+    const T* x = clean + n * pixels;
+    T gg = 0, dg = 0, dd = 0;
+#pragma omp simd reduction(+ : gg, dg, dd)
+    for (int64_t p = 0; p < pixels; ++p) {
+      const T v = static_cast<T>(load(g[p])), d = a[p] - x[p];
+      gg += v * v;
+      dg += d * v;
+      dd += d * d;
     }
-    for (int64_t b = whole; b < layout.blocks(); ++b) {
-      const Philox r = philox(key.seed, static_cast<uint32_t>(b), key.draw, sample);
-      for (int64_t p = 4 * b; p < layout.pixels && p < 4 * b + 4; ++p) {
-        const int64_t at = layout.offset(p);
-        start[at] = linf_start(image[at], r.word[p - 4 * b], unit, s.lo, s.hi);
-      }
+    const L2Factors<T> f = l2_factors(L2Sums<T>{gg, dg, dd}, s);
+    for (int64_t p = 0; p < pixels; ++p) {
+      a[p] = l2_moved(a[p] - x[p], static_cast<T>(load(g[p])), x[p], f, s);
     }
   }
 }
@@ -88,8 +91,10 @@ BAT_CLONES void linf_start_cpu(T* __restrict__ out, const T* __restrict__ clean,
 // CUDA launchers, in perturb.cu. Arrays are dense and share one layout; `stream` is a cudaStream_t.
 template <typename T, typename G>
 void linf_step_cuda(T* adv, const G* grad, const T* clean, int64_t count, StepLimits<float> s, void* stream);
-template <typename T>
-void linf_start_cuda(T* out, const T* clean, const int64_t* index, ImageLayout layout, StartKey key,
-                     StepLimits<float> s, void* stream);
+// `scratch` holds l2_scratch(samples, pixels) floats, for samples that do not fit on chip.
+int64_t l2_scratch(int64_t samples, int64_t pixels);
+template <typename T, typename G>
+void l2_step_cuda(T* adv, const G* grad, const T* clean, int64_t samples, int64_t pixels, float* scratch,
+                  StepLimits<float> s, void* stream);
 
 }  // namespace bat_fast

@@ -39,8 +39,14 @@ bool same_strides(const Tensor& a, const Tensor& b);
 // `t` with the strides (and dtype) of `like`: itself where it fits.
 Tensor with_layout_of(const Tensor& t, const Tensor& like);
 
+// `t` itself where it is contiguous: torch::stable::contiguous would call the dispatcher to find out.
+inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
 // A new tensor on the device of `like`. Straight from the C shim: the boxed call of stable::new_empty takes 4 us.
 Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type);
+inline Tensor new_matrix(const Tensor& like) {
+  return new_tensor(like, {like.size(0), like.size(1)}, like.scalar_type());
+}
 
 // A thread gets at least this many elements, and at least as many as repay waking it.
 constexpr int64_t kGrain = 16384;

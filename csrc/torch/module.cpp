@@ -54,7 +54,10 @@ Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, Scal
   int32_t device_type, device_index;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
-  const int32_t dtype = type == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+  const int32_t dtype = type == ScalarType::Double     ? aoti_torch_dtype_float64()
+                        : type == ScalarType::Half     ? aoti_torch_dtype_float16()
+                        : type == ScalarType::BFloat16 ? aoti_torch_dtype_bfloat16()
+                                                       : aoti_torch_dtype_float32();
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(),
                                                          strides.data(), dtype, device_type, device_index, &handle));

@@ -11,18 +11,6 @@ StepLimits<T> limits(double step_size, double eps, double lo, double hi) {
   return {static_cast<T>(step_size), static_cast<T>(eps), static_cast<T>(lo), static_cast<T>(hi)};
 }
 
-ImageLayout image_layout(const Tensor& t) {
-  const int64_t samples = t.size(0);
-  const int64_t pixels = samples ? t.numel() / samples : 0;
-  if (t.is_contiguous()) return {samples, pixels, pixels, 1};
-  return {samples, pixels, t.size(2) * t.size(3), t.size(1)};  // channels_last
-}
-
-bool is_channels_last(const Tensor& t) {
-  return t.dim() == 4 && is_dense(t) && t.stride(1) == 1 && t.stride(3) == t.size(1) &&
-         t.stride(2) == t.size(3) * t.size(1);
-}
-
 // Runs step(adv, grad, clean) on arrays of one dense layout, with copies only where the layouts differ.
 template <typename Step>
 void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, Step step) {
@@ -30,7 +18,7 @@ void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, Step step) {
     step(adv, with_layout_of(grad, adv), with_layout_of(clean, adv));
     return;
   }
-  Tensor dense = torch::stable::contiguous(adv);
+  Tensor dense = packed(adv);
   step(dense, with_layout_of(grad, dense), with_layout_of(clean, dense));
   torch::stable::copy_(adv, dense);
 }
@@ -64,31 +52,34 @@ void linf_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step
 }
 BAT_REGISTER(linf_step_, linf_step_)
 
-Tensor random_start(const Tensor& clean_, const Tensor& index_, double eps, const std::string& /*norm*/, int64_t seed,
-                    int64_t draw, double lo, double hi) {
-  const bool fits = clean_.is_contiguous() || is_channels_last(clean_);
-  const Tensor clean = fits ? clean_ : torch::stable::contiguous(clean_);
-  const Tensor index = torch::stable::contiguous(index_);
-  Tensor out = torch::stable::empty_like(clean);
-  const ImageLayout layout = image_layout(clean);
-  const StartKey key = {static_cast<uint64_t>(seed), static_cast<uint32_t>(draw)};
-  on_device(
-      clean,
-      [&](auto type) {
-        using T = decltype(type);
-        torch::stable::parallel_for(0, layout.samples, row_grain(layout.pixels), [&](int64_t begin, int64_t end) {
-          linf_start_cpu(pointer<T>(out), pointer<T>(clean), pointer<int64_t>(index), layout, begin, end, key,
-                         limits<T>(0, eps, lo, hi));
+void l2_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo, double hi) {
+  const int64_t samples = adv.dim() ? adv.size(0) : 1, pixels = samples ? adv.numel() / samples : 0;
+  on_dense(adv, grad, clean, [&](Tensor& a, const Tensor& g, const Tensor& c) {
+    const auto with_grad_type = [&](auto type, auto run) {
+      g.element_size() == 2 ? with_16bit_type(g, run) : run(type);
+    };
+    on_device(
+        a,
+        [&](auto type) {
+          using T = decltype(type);
+          with_grad_type(type, [&](auto grad_type) {
+            const auto* from = pointer<decltype(grad_type)>(g);
+            torch::stable::parallel_for(0, samples, row_grain(pixels), [&](int64_t begin, int64_t end) {
+              l2_step_cpu(pointer<T>(a), from, pointer<T>(c), pixels, begin, end, limits<T>(step_size, eps, lo, hi));
+            });
+          });
+        },
+        [&](auto type, void* stream) {
+          using T = decltype(type);
+          Tensor scratch = new_tensor(a, {l2_scratch(samples, pixels)}, ScalarType::Float);
+          with_grad_type(type, [&](auto grad_type) {
+            l2_step_cuda(pointer<T>(a), pointer<decltype(grad_type)>(g), pointer<T>(c), samples, pixels,
+                         pointer<float>(scratch), limits<float>(step_size, eps, lo, hi), stream);
+          });
         });
-      },
-      [&](auto type, void* stream) {
-        using T = decltype(type);
-        linf_start_cuda(pointer<T>(out), pointer<T>(clean), pointer<int64_t>(index), layout, key,
-                        limits<float>(0, eps, lo, hi), stream);
-      });
-  return out;
+  });
 }
-BAT_REGISTER(random_start, random_start)
+BAT_REGISTER(l2_step_, l2_step_)
 
 }  // namespace
 }  // namespace bat_fast

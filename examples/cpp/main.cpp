@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/perturb.h"
+#include "kernels/random_start.h"
 
 int main() {
   const int64_t samples = 8, channels = 3, side = 32, pixels = channels * side * side;
@@ -16,7 +17,8 @@ int main() {
   for (int64_t n = 0; n < samples; ++n) index[n] = 1000 + n;
 
   const bat_fast::ImageLayout layout = {samples, pixels, pixels, 1};
-  bat_fast::linf_start_cpu(adv.data(), clean.data(), index.data(), layout, 0, samples, {.seed = 42, .draw = 0}, limits);
+  bat_fast::linf_start_cpu(adv.data(), clean.data(), index.data(), layout, 0, samples, {.seed = 42, .draw = 0},
+                           {limits.eps, limits.lo, limits.hi});
   for (int step = 0; step < 10; ++step) {
     for (size_t i = 0; i < grad.size(); ++i) grad[i] = adv[i] - 0.5f;  // a model's gradient in a real attack
     bat_fast::linf_step_cpu(adv.data(), grad.data(), clean.data(), 0, adv.size(), limits);

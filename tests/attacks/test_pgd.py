@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bat_fast
-from bat_fast import PGD, ops
+from bat_fast import PGD, AttackLoss, ops
 
 
 def network(dropout: float = 0.0) -> nn.Sequential:
@@ -67,6 +67,65 @@ def test_equals_the_textbook_loop(steps, random_start, device):
     assert (adv - x).abs().max() <= 0.1 + 1e-6
     assert adv.min() >= 0
     assert adv.max() <= 1
+
+
+def climbed(model, x, start, y, loss, norm, **inputs):
+    """PGD-4 with autograd through the attack loss."""
+    adv = start.clone()
+    for _ in range(4):
+        leaf = adv.clone().requires_grad_()
+        z = model(leaf)
+        base = loss.partition("+")[0]
+        if base == "ce":
+            value = F.cross_entropy(z, y, reduction="sum")
+        elif base == "margin":
+            value = (z.scatter(1, y[:, None], -torch.inf).amax(1) - z.gather(1, y[:, None])[:, 0]).sum()
+        elif base == "dlr":
+            top = z.sort(dim=1, descending=True).values
+            margin = z.scatter(1, y[:, None], -torch.inf).amax(1) - z.gather(1, y[:, None])[:, 0]
+            value = (margin / (top[:, 0] - top[:, 2] + 1e-12)).sum()
+        else:
+            value = F.kl_div(z.log_softmax(1), model(x).softmax(1).detach(), reduction="sum")
+        if loss.endswith("te"):
+            value = value + inputs["soft_weight"] * (z.softmax(1) - inputs["soft"]).square().mean(1).sum()
+        (grad,) = torch.autograd.grad(value, leaf)
+        if norm == "linf":
+            adv = torch.clamp(adv + 0.025 * grad.sign(), x - 0.1, x + 0.1).clamp(0, 1)
+        else:
+            v = adv + 0.025 * grad / grad.flatten(1).norm(dim=1)[:, None, None, None] - x
+            adv = (x + v * (0.1 / v.flatten(1).norm(dim=1)).clamp(max=1)[:, None, None, None]).clamp(0, 1)
+    return adv
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr", "kl", "ce+te", "kl+te"])
+def test_every_norm_and_loss(norm, loss):
+    torch.manual_seed(5)  # a sign of a gradient close to 0 may differ by rounding; here none does
+    model = network().double().eval()
+    x, y = batch(8)
+    x = x.double()
+    inputs = {"soft": torch.rand(8, 10).double().softmax(1), "soft_weight": 3.0} if "te" in loss else {}
+    start = ops.random_start(x, eps=0.1, norm=norm, draw=7)  # at the image itself the gradient of kl is 0
+    adv = PGD(model, eps=0.1, steps=4, norm=norm)(x, y, objective=AttackLoss(loss, **inputs), draw=7)
+    expected = climbed(model, x, start, y, loss, norm, **inputs)
+    torch.testing.assert_close(adv, expected, rtol=0, atol=1e-8)
+
+
+def test_targeted_dlr_gets_the_true_class():
+    model = network().eval()
+    x, y = batch(16)
+    goal = (y + 1) % 10
+    adv = PGD(model, eps=0.2, loss="dlr", steps=10)(x, y, targets=goal)
+    before, after = model(x), model(adv)
+    rows = torch.arange(16)
+    assert (after[rows, goal] - after[rows, y]).mean() > (before[rows, goal] - before[rows, y]).mean()
+
+
+def test_gaussian_start_stays_close():
+    x, y = batch()
+    x = 0.25 + x / 2
+    adv = PGD(network().eval(), eps=0.5, steps=0, random_start="gaussian")(x, y)
+    assert 0.0005 < (adv - x).std() < 0.002
 
 
 def test_targeted_moves_towards_the_target(device):
@@ -227,7 +286,8 @@ def test_bad_batches_are_named(change, error, message):
         ("step_size", float("nan"), "step_size must be"),
         ("steps", -1, "steps must be an integer >= 0"),
         ("steps", 2.5, "steps must be an integer >= 0"),
-        ("norm", "l3", "norm must be one of 'linf'"),
+        ("norm", "l3", "norm must be one of 'linf', 'l2'"),
+        ("random_start", "normal", "random_start must be one of"),
         ("bn_mode", "test", "bn_mode must be one of 'eval', 'train'"),
         ("precision", "int8", "precision must be one of"),
         ("engine", "warp", "engine must be one of"),

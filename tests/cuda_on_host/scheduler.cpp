@@ -132,6 +132,7 @@ void run_grid(dim3 grid, dim3 size, std::size_t dynamic_bytes, const std::functi
   const unsigned count = size.volume(), grid_count = grid.volume();
   if (count == 0 || count > kThreads) fail("a block has 1 to 1024 threads");
   if (grid_count == 0) fail("an empty grid is a launch error");
+  if (grid.y > 65535 || grid.z > 65535) fail("gridDim.y and gridDim.z end at 65535");
   if (dynamic_bytes > kDynamicShared) fail("more than 227 KiB of dynamic shared memory");
   for (FiberTeam& team : teams) {
     while (team.size() < count) team.push_back(std::make_unique<Fiber>(live));

@@ -1,4 +1,4 @@
-// perturb.cu against the element math of perturb.h, bit for bit.
+// perturb.cu against perturb.h: the linf step bit for bit, the l2 step against the CPU twin in float64.
 #include "check.h"
 #include "kernels/perturb.h"
 
@@ -33,42 +33,46 @@ void check_steps() {
   check_step<T, G>(1027, 0, 0, 2);
 }
 
-template <typename T>
-void check_start(ImageLayout layout) {
-  const StartKey key = {0x123456789abcdefull, 7};
-  const auto clean = random_array<T>(layout.samples * layout.pixels, [](int64_t) { return uniform(); });
-  Array<int64_t> index(layout.samples);
-  for (int64_t n = 0; n < layout.samples; ++n) index[n] = n % 2 ? n : (1ll << 40) + 3 * n;
-  Array<T> out(clean.size());
-  linf_start_cuda(out.data(), clean.data(), index.data(), layout, key, kLimits, nullptr);
-  const float unit = kLimits.eps / 16777216.0f;
-  for (int64_t n = 0; n < layout.samples; ++n) {
-    for (int64_t p = 0; p < layout.pixels; ++p) {
-      const int64_t at = n * layout.pixels + layout.offset(p);
-      const Philox r = philox(key.seed, static_cast<uint32_t>(p / 4), key.draw, static_cast<uint64_t>(index[n]));
-      const float want = linf_start(load(clean[at]), r.word[p % 4], unit, kLimits.lo, kLimits.hi);
-      expect_same_bits("start", at, out[at], store<T>(want));
-    }
-  }
+// Samples that one block keeps on chip, and samples of several chunks.
+template <typename T, typename G>
+void check_l2_step(int64_t samples, int64_t pixels) {
+  const auto clean = random_array<T>(samples * pixels, [](int64_t) { return uniform(); });
+  Array<T> adv(random_array<T>(clean.size(), [](int64_t) { return uniform(); }), 1);
+  const auto grad = random_array<G>(clean.size(), [](int64_t) { return normal(); });
+  const auto wide_clean = widened<double>(clean);
+  auto want = widened<double>(adv);
+  const Array<double> wide_grad = widened<double>(grad);
+  const double eps = 0.2 * std::sqrt(pixels);  // about half of the distance: the projection has work to do
+  Array<float> scratch(l2_scratch(samples, pixels));
+  l2_step_cuda(adv.data(), grad.data(), clean.data(), samples, pixels, scratch.data(),
+               {0.5f, static_cast<float>(eps), 0.0f, 1.0f}, nullptr);
+  l2_step_cpu(want.data(), wide_grad.data(), wide_clean.data(), pixels, 0, samples,
+              {0.5, static_cast<float>(eps), 0.0, 1.0});
+  const double tolerance = sizeof(T) == 4 ? 5e-6 : 5e-3;
+  for (int64_t i = 0; i < adv.size(); ++i) expect_close("l2 step", i, load(adv[i]), want[i], tolerance);
 }
 
-template <typename T>
-void check_starts() {
-  for (const int64_t pixels : {1, 4, 6, 105, 768}) check_start<T>({3, pixels, pixels, 1});
-  check_start<T>({3, 105, 35, 3});  // channels_last
-  check_start<T>({0, 105, 105, 1});
+template <typename T, typename G>
+void check_l2_steps() {
+  check_l2_step<T, G>(3, 105);
+  check_l2_step<T, G>(2, 12289);
+}
+
+template <typename T, typename G>
+void check() {
+  check_steps<T, G>();
+  check_l2_steps<T, G>();
 }
 
 int main() {
-  check_steps<float, float>();
-  check_steps<float, half_bits>();
-  check_steps<float, bfloat_bits>();
-  check_steps<half_bits, half_bits>();
-  check_steps<half_bits, bfloat_bits>();
-  check_steps<bfloat_bits, half_bits>();
-  check_steps<bfloat_bits, bfloat_bits>();
-  check_starts<float>();
-  check_starts<half_bits>();
-  check_starts<bfloat_bits>();
+  for (const int64_t pixels : {0, 1, 3072, 12288, 40001}) check_l2_step<float, float>(2, pixels);
+  check_l2_step<float, float>(0, 105);
+  check<float, float>();
+  check<float, half_bits>();
+  check<float, bfloat_bits>();
+  check<half_bits, half_bits>();
+  check<half_bits, bfloat_bits>();
+  check<bfloat_bits, half_bits>();
+  check<bfloat_bits, bfloat_bits>();
   return finish();
 }

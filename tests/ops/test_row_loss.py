@@ -1,4 +1,4 @@
-"""attack_grad and bat_loss against textbook formulas in float64."""
+"""bat_loss and soft_target_loss (and cross-entropy of attack_grad) against textbook formulas in float64."""
 
 import pytest
 import torch
@@ -132,7 +132,7 @@ def test_bad_rows_are_named(change, error, message):
             {"alpha": 1.0, "normalize": "sum"},
             "normalize must be 'weights' or 'batch', got 'sum'",
         ),
-        (ops.attack_grad, {"loss": "hinge"}, "loss must be one of ce"),
+        (ops.attack_grad, {"loss": "hinge"}, "loss must be one of ce, margin"),
     ],
 )
 def test_bad_options_are_named(op, options, message):
@@ -142,7 +142,7 @@ def test_bad_options_are_named(op, options, message):
 
 def test_operators_are_well_formed(device, dtype):
     z, y = batch(5, 7, device, dtype)
-    torch.library.opcheck(torch.ops.bat_fast.attack_grad.default, (z, y, "ce", False))
+    torch.library.opcheck(torch.ops.bat_fast.attack_grad.default, (z, y, "ce", None, None, 0.0, False, None))
     torch.library.opcheck(torch.ops.bat_fast.bat_loss.default, (z.requires_grad_(), y, 1.0, "weights"))
 
 
@@ -155,3 +155,26 @@ def test_bat_loss_under_compile(device):
         exact = z.detach().double().requires_grad_()
         (expected,) = torch.autograd.grad(textbook_bat(exact, y, 1.0, "weights")[0], exact)
         torch.testing.assert_close(grad.double(), expected, **TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("size", [s for s in SIZES if s[0]], ids=str)
+def test_soft_target_loss(size, device, dtype):
+    z, _ = batch(*size, device, dtype)
+    soft = torch.rand(size, device=device).to(dtype)
+    loss, per_sample = ops.soft_target_loss(z.requires_grad_(), soft)
+    (grad,) = torch.autograd.grad(3.0 * loss, z)
+    exact = z.detach().double().requires_grad_()
+    expected = (exact.softmax(1) - soft.double()).square().mean(1)
+    (expected_grad,) = torch.autograd.grad(3.0 * expected.mean(), exact)
+    torch.testing.assert_close(loss.double(), expected.mean(), **TOLERANCE[dtype])
+    torch.testing.assert_close(per_sample.double(), expected.detach(), **TOLERANCE[dtype])
+    torch.testing.assert_close(grad.double(), expected_grad, **TOLERANCE[dtype])
+
+
+def test_soft_target_loss_is_well_formed(device, dtype):
+    z, _ = batch(4, 6, device, dtype)
+    torch.library.opcheck(
+        torch.ops.bat_fast.soft_target_loss.default, (z.requires_grad_(), z.detach().softmax(1))
+    )
+    with pytest.raises(ValueError, match="soft must have the shape of logits"):
+        ops.soft_target_loss(z, z[:2])

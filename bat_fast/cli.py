@@ -1,0 +1,126 @@
+"""The command line: ``bat-fast VERB ...``, the same as ``python -m bat_fast VERB ...``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from bat_fast.config import Ratio
+
+_BAD_INPUT = (ValueError, TypeError, OSError, argparse.ArgumentError)
+_OPTIONAL = {"jsonargparse", "yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
+_USAGE = """usage: bat-fast VERB ... [--debug]
+
+  train   train a model: bat-fast train --recipe digits-bat
+  eval    accuracy of a saved model: bat-fast eval runs/my-run
+  info    versions, devices, and which operators run natively
+
+`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 (failure), 2 (bad input), 130 (interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OPTIONAL:
+            return _say(f'error: {error.name} is not installed: pip install "bat_fast[train]"', 1)
+        return _say(f"error: {_one_line(error)}", 2 if isinstance(error, _BAD_INPUT) else 1)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if words else 2
+    verbs = {"train": _train, "eval": _eval, "info": _info}
+    if words[0] not in verbs:
+        raise ValueError(f"no verb {words[0]!r}; there are {', '.join(verbs)}")
+    verbs[words[0]](words[1:])
+    return 0
+
+
+def _train(words: list[str]) -> None:
+    for package in ("matplotlib", "rich"):  # needed at the end of the run: better missed now than then
+        import_module(package)
+    from bat_fast.report.table import print_results
+    from bat_fast.train import Trainer
+    from bat_fast.train.settings import read_command
+
+    command = read_command(words)
+    trainer = Trainer(command.config, command.out, resume=command.resume)
+    print(f"run folder  {command.out}", flush=True)
+    try:
+        results = trainer.fit()
+    except KeyboardInterrupt:
+        raise SystemExit(
+            _say(
+                f"interrupted after epoch {trainer.epoch}; continue with: "
+                f"bat-fast train --resume --out {command.out}",
+                130,
+            )
+        ) from None
+    print_results(results, trainer.folder.path, trainer.folder.curves)
+
+
+def _eval(words: list[str]) -> None:
+    from bat_fast.evaluate.saved import SPLITS, evaluate_saved
+    from bat_fast.report.table import print_evaluation
+
+    parser = _Parser("eval", "Clean and PGD accuracy of a saved model.")
+    parser.add_argument("run", help="run folder or model.safetensors")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="part of the data (default: test)")
+    parser.add_argument("--steps", type=int, default=20, help="PGD steps (default: 20)")
+    parser.add_argument("--eps", type=Ratio, help="radius, such as 8/255 (default: that of the training)")
+    parser.add_argument("--batch_size", type=int, default=256, help="images at a time (default: 256)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print JSON, accuracies in [0, 1]")
+    options = vars(parser.parse_args(words))
+    as_json, run = options.pop("json"), options.pop("run")
+    evaluation = evaluate_saved(run, **options)
+    if as_json:
+        print(json.dumps(evaluation, indent=2))
+    else:
+        print_evaluation(evaluation, run)
+
+
+def _info(words: list[str]) -> None:
+    from bat_fast.report.info import collect_info, print_info
+
+    parser = _Parser("info", "Versions, devices, and which operators run natively.")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    as_json = parser.parse_args(words).json
+    info = collect_info()
+    if as_json:
+        print(json.dumps(info, indent=2))
+    else:
+        print_info(info)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises its errors instead of printing the usage and leaving."""
+
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(prog=f"bat-fast {verb}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, _BAD_INPUT) else f"{type(error).__name__}: {text}"
+
+
+def _say(message: str, status: int) -> int:
+    print(f"bat-fast: {message}", file=sys.stderr)
+    return status

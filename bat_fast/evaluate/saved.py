@@ -1,0 +1,63 @@
+"""The accuracy of a saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bat_fast import data
+from bat_fast.attacks import PGD
+from bat_fast.evaluate.accuracy import evaluate
+from bat_fast.evaluate.device import pick_device
+from bat_fast.evaluate.load import load_run
+
+SPLITS = ("train", "val", "test")
+
+
+def evaluate_saved(
+    path: str | Path,
+    *,
+    split: str = "test",
+    steps: int = 20,
+    eps: float | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Clean and PGD accuracy of a saved model on a split of the data set it was trained with.
+
+    Args:
+        path: a run folder or a ``model.safetensors``.
+        split: ``"train"``, ``"val"`` or ``"test"``, as the run split the data.
+        steps: PGD steps.
+        eps: radius in pixels; None takes radius and step of the training. With another radius the step
+            keeps its ratio to it.
+        batch_size: images at a time; the result does not depend on it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        ``metrics`` (``SPLIT/clean_acc`` and ``SPLIT/pgdSTEPS_acc`` in [0, 1]), ``n_examples``, ``split``
+        and the ``attack``.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    device = pick_device(device)
+    model, saved = load_run(path, device)
+    radius, step = float(saved["eps"]), float(saved["step_size"])
+    if eps is not None and eps != radius:
+        step = step * eps / radius if radius else eps / 4
+        radius = float(eps)
+    attack = PGD(model, eps=radius, step_size=step, steps=steps, norm=saved["norm"], seed=saved["seed"])
+    source = getattr(data.load(**saved["data"], seed=saved["seed"]), split)
+    loader = data.ResidentLoader(source, batch_size, shuffle=False, seed=0, device=device)
+    counts = evaluate(model, loader, attack)
+    return {
+        "metrics": {
+            f"{split}/clean_acc": counts["clean_acc"],
+            f"{split}/pgd{steps}_acc": counts["robust_acc"],
+        },
+        "n_examples": counts["n_examples"],
+        "split": split,
+        "attack": {"norm": attack.norm, "eps": radius, "step_size": step, "steps": steps},
+    }

@@ -1,0 +1,62 @@
+"""Training methods by name. A method says what the attack climbs and what the weights descend.
+
+A new method is a new module of this package that holds one dataclass with ``attack_loss`` and ``__call__``
+(see `bat_fast.methods.base.Method`), and no list to edit: its name is that of the module, its options are
+the fields of the dataclass. Other packages add theirs with an entry point of the group ``bat_fast.methods``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from bat_fast.methods.base import Method, Terms
+from bat_fast.methods.options import convert
+
+__all__ = ["Method", "Terms", "create", "names"]
+_GROUP = "bat_fast.methods"
+
+
+def _own() -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    for found in pkgutil.iter_modules(__path__):
+        module = import_module(f"{__name__}.{found.name}")
+        for kind in vars(module).values():
+            here = isinstance(kind, type) and kind.__module__ == module.__name__
+            if here and dataclasses.is_dataclass(kind) and hasattr(kind, "attack_loss"):
+                kinds[found.name] = kind
+    return kinds
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_GROUP)}
+
+
+def names() -> list[str]:
+    """The methods there are, those of other packages last."""
+    return list(dict.fromkeys([*_own(), *_foreign()]))
+
+
+def create(name: str, /, **options: Any) -> Method:
+    """The method ``name`` with its options.
+
+    Args:
+        name: one of `names`.
+        options: fields of the method; text, as YAML and the command line give it, is converted.
+
+    Raises:
+        ValueError: an unknown method or option, a wrong value, or two methods of one name.
+    """
+    own, foreign = _own(), _foreign()
+    if name in own and name in foreign:
+        raise ValueError(f"method {name} exists in bat_fast and in {foreign[name].value}: rename the latter")
+    if name not in own and name not in foreign:
+        raise ValueError(f"there is no method {name!r}; there are {', '.join(names())}")
+    kind: Any = own[name] if name in own else foreign[name].load()
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise ValueError(f"method {name}: {foreign[name].value} must be a dataclass")
+    method: Any = kind(**convert(name, kind, options))
+    return cast(Method, method)

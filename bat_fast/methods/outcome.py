@@ -1,0 +1,34 @@
+"""From the logits of a batch to what a method reports."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from bat_fast.methods.base import Terms
+
+
+def outcome(
+    total: Tensor,  # scalar
+    logits: Tensor,  # [N, C] of the images trained on
+    target: Tensor,  # [N] int64
+    *,
+    accuracy: str,
+    **metrics: Tensor,  # scalars
+) -> Terms:
+    """The terms of a batch, with the loss and the accuracy on the images trained on.
+
+    Args:
+        total: what the weights descend.
+        logits: the model's answer.
+        target: the classes.
+        accuracy: name of the accuracy: ``robust_acc`` or ``clean_acc``.
+        metrics: further ones.
+
+    Returns:
+        Terms whose metrics are detached and still on the device.
+    """
+    answer = logits.detach()
+    measured = {"loss": total, accuracy: (answer.argmax(1) == target).float().mean(), **metrics}
+    per_sample = F.cross_entropy(answer.float(), target, reduction="none")
+    return Terms(total, per_sample, {name: value.detach() for name, value in measured.items()})

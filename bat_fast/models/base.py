@@ -1,0 +1,108 @@
+"""What every classifier of this project is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, overload
+
+from torch import Tensor, nn
+
+from bat_fast.models.normalize import Normalize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a model is asked to be, whatever its architecture.
+
+    Raises:
+        ValueError: a number below 1, or ``mean``/``std`` that do not have one value per channel.
+    """
+
+    num_classes: int
+    """K, the number of logits."""
+    in_channels: int = 3
+    """C of the images."""
+    image_size: int | None = None
+    """Height = width of the images, for the models that depend on it."""
+    activation: str = "relu"
+    """Name of the activation, see `bat_fast.models.activation`."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel in [0, 1]; None leaves the pixels as they are."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each channel; None is 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "in_channels", "image_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.in_channels:
+                raise ValueError(
+                    f"{name} needs one number per channel, {self.in_channels}, got {len(values)}"
+                )
+
+
+class Classifier(nn.Module):
+    """A classifier of images in [0, 1] that normalises them itself and can show its features.
+
+    A subclass sets ``head``, which maps features [N, D] to logits [N, K], and defines `embed`.
+
+    Args:
+        spec: classes, channels and normalisation.
+        feature_dim: D, the length of a feature vector.
+    """
+
+    head: nn.Module
+
+    def __init__(self, spec: Spec, feature_dim: int) -> None:
+        super().__init__()
+        self.num_classes = spec.num_classes
+        self.feature_dim = feature_dim
+        self.normalize = Normalize(
+            (0.0,) * spec.in_channels if spec.mean is None else spec.mean,
+            (1.0,) * spec.in_channels if spec.std is None else spec.std,
+        )
+
+    def embed(
+        self,
+        x: Tensor,  # [N, C, H, W] normalised
+    ) -> Tensor:
+        """The features of normalised images, [N, D]."""
+        raise NotImplementedError
+
+    def classify(
+        self,
+        features: Tensor,  # [N, D]
+    ) -> Tensor:
+        """The logits that belong to ``features``, [N, K]."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def features(
+        self,
+        x: Tensor,  # [N, C, H, W] in [0, 1]
+    ) -> Tensor:
+        """The penultimate features [N, D], the input of the last linear layer."""
+        return self.embed(self.normalize(x))
+
+    @overload
+    def forward(self, x: Tensor, return_features: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, return_features: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        x: Tensor,  # [N, C, H, W] in [0, 1]
+        return_features: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [N, K], or (logits, features [N, D]) of one and the same pass.
+
+        Features are an option of ``forward`` because a distributed model synchronises there only.
+
+        Raises:
+            ValueError: ``x`` is not [N, C, H, W] with the model's number of channels.
+        """
+        features = self.features(x)
+        logits = self.classify(features)
+        return (logits, features) if return_features else logits

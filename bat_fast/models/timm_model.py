@@ -1,0 +1,87 @@
+"""Any image classifier of timm, with normalisation inside and features shown."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from torch import Tensor, nn
+
+from bat_fast.models.activation import activation, replace_relu
+from bat_fast.models.base import Classifier, Spec
+
+NAMES = ("timm:NAME",)
+PATTERN = re.compile(r"timm:(.+)")
+
+
+class TimmModel(Classifier):
+    """``timm.create_model(name)`` with random weights, behind the interface of this project.
+
+    The activation ``relu`` leaves the network as timm makes it; any other one replaces every ReLU.
+
+    Args:
+        name: name of the model in timm.
+        spec: classes, channels, image size, activation and normalisation.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: timm has no such model, the model does not end in one linear layer, or it has no
+            ReLU that the activation could replace.
+    """
+
+    def __init__(self, name: str, spec: Spec) -> None:
+        net = _create(name, spec)
+        if spec.activation.lower() != "relu":
+            _smooth(net, name, spec.activation)
+        classifier = net.get_classifier()
+        if not isinstance(classifier, nn.Linear):
+            raise ValueError(
+                f"timm:{name} does not end in one linear layer, so it has no penultimate features"
+            )
+        super().__init__(spec, feature_dim=classifier.in_features)
+        self.net = net
+
+    def embed(
+        self,
+        x: Tensor,  # [N, C, H, W] normalised
+    ) -> Tensor:
+        """The features of normalised images, [N, D]."""
+        features: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
+        return features
+
+    def classify(
+        self,
+        features: Tensor,  # [N, D]
+    ) -> Tensor:
+        """The logits that belong to ``features``, [N, K]."""
+        # Looked up each time: kept as an attribute too, its weights would be in the state_dict twice.
+        logits: Tensor = self.net.get_classifier()(features)
+        return logits
+
+
+def _create(name: str, spec: Spec) -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise ImportError('timm models need timm: pip install "bat_fast[train]"') from None
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"timm has no model {name!r}{hint}")
+    options: dict[str, Any] = {"num_classes": spec.num_classes, "in_chans": spec.in_channels}
+    published = timm.get_pretrained_cfg(name)
+    if spec.image_size is not None and published is not None and published.fixed_input_size:
+        options["img_size"] = spec.image_size
+    return timm.create_model(name, pretrained=False, **options)
+
+
+def _smooth(net: nn.Module, name: str, wanted: str) -> None:
+    kind = type(activation(wanted)())
+    if not replace_relu(net, wanted) and not any(isinstance(module, kind) for module in net.modules()):
+        raise ValueError(f"activation: timm:{name} has no ReLU that {wanted} could replace; set it to relu")
+
+
+def build(match: re.Match[str], spec: Spec) -> TimmModel:
+    """``timm:NAME``."""
+    return TimmModel(match[1], spec)

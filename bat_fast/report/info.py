@@ -1,0 +1,71 @@
+"""What this installation is made of: for bug reports, and to see what runs natively."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bat_fast import __version__, _native, ops
+
+
+def collect_info() -> dict[str, Any]:
+    """Versions, devices, the build of the native library, and who answers each operator."""
+    cuda = torch.cuda.is_available()
+    return {
+        "bat_fast": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        if cuda
+        else [],
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "build": _native.build_info(),
+        "operators": {
+            name: {device: _implementation(name, device) for device in ("cpu", "cuda")}
+            for name in sorted(_native.operators())
+        },
+    }
+
+
+def print_info(info: dict[str, Any]) -> None:
+    """`collect_info` as lines of text."""
+    gpus = ", ".join(info["gpus"]) or "none"
+    rows = [
+        ("bat_fast", info["bat_fast"]),
+        ("torch", info["torch"]),
+        ("python", info["python"]),
+        ("cuda", info["cuda"] or "torch has none"),
+        ("gpus", gpus),
+        ("cpu", f"{info['cpu']}, {info['cores']} cores, {info['threads']} threads"),
+    ]
+    rows += [(f"build {key}", _text(value)) for key, value in info["build"].items()]
+    if not info["build"]:
+        rows.append(("build", "no native library: every operator runs its reference"))
+    width = max(len(name) for name in [*dict(rows), *info["operators"]]) + 2
+    for name, value in rows:
+        print(f"{name:<{width}}{value}")
+    print(f"\n{'operator':<{width}}{'cpu':<12}cuda")
+    for name, answers in info["operators"].items():
+        print(f"{name:<{width}}{answers['cpu']:<12}{answers['cuda']}")
+
+
+def _implementation(name: str, device: str) -> str:
+    return "native" if ops.is_native(name, device) else "reference"
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,105 @@
+"""What the terminal shows while a run trains."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol
+
+_INTERVAL_S = 0.5  # reading the metrics waits for the GPU, so twice a second is enough
+
+
+class Readable(Protocol):
+    def means(self) -> dict[str, float]:
+        """Metrics of the epoch so far."""
+
+    def images_per_second(self) -> float:
+        """Speed of the epoch so far."""
+
+
+class Progress:
+    """A bar for the running epoch on a terminal, and one line for every epoch that is done.
+
+    Args:
+        epochs: epochs of the run.
+        steps: steps of an epoch.
+        robust: name of the validation's robust accuracy.
+        bar: False prints the lines only, as does a stdout that is no terminal.
+    """
+
+    def __init__(self, epochs: int, steps: int, robust: str, *, bar: bool = True) -> None:
+        self._epochs, self._steps, self._robust = epochs, steps, robust
+        self._clean: float | None = None
+        self._epoch = self._step = 0
+        self._next = 0.0
+        self._bar: Any = _rich_bar() if bar and sys.stdout.isatty() else None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin epoch ``epoch``, counted from 1."""
+        self._epoch, self._step = epoch, 0
+        self._next = time.monotonic() + _INTERVAL_S
+        if self._bar is not None:
+            label = f"epoch {epoch}/{self._epochs}"
+            if self._task is None:
+                self._task = self._bar.add_task(label, total=self._steps, note="")
+            self._bar.reset(self._task, description=label)
+
+    def step(self, meter: Readable) -> None:
+        """Count a step; reads ``meter`` at most twice a second."""
+        self._step += 1
+        now = time.monotonic()
+        if self._bar is None or (now < self._next and self._step < self._steps):
+            return
+        self._next = now + _INTERVAL_S
+        means = meter.means()
+        notes = [f"loss {means['train/loss']:.3f}"]
+        if self._clean is not None:
+            notes.append(f"clean {self._clean:.1%}")
+        if "train/robust_acc" in means:
+            notes.append(f"robust {means['train/robust_acc']:.1%}")
+        notes.append(f"{meter.images_per_second():,.0f} img/s")
+        self._bar.update(self._task, completed=self._step, note="  ".join(notes))
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """Print the line of an epoch."""
+        self._clean = row.get("val/clean_acc", self._clean)
+        line = epoch_line(row, self._epochs, self._robust)
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.console.print(line, highlight=False)
+
+
+def epoch_line(row: dict[str, Any], epochs: int, robust: str) -> str:
+    """One epoch in one line; accuracies in percent."""
+    width = len(str(epochs))
+    parts = [f"epoch {row['epoch']:>{width}}/{epochs}", f"loss {row['train/loss']:.4f}"]
+    if robust in row:
+        name = robust.removeprefix("val/").removesuffix("_acc")
+        parts += [f"val clean {row['val/clean_acc']:6.2%}", f"val {name} {row[robust]:6.2%}"]
+    parts.append(f"{row['perf/img_s']:,.0f} img/s")
+    return "  ".join(parts)
+
+
+def _rich_bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        transient=True,
+    )

@@ -1,0 +1,48 @@
+"""The tables that a person reads at the end. Percent here, fractions in the files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+
+def print_results(results: dict[str, Any], folder: Path, picture: Path) -> None:
+    """What a finished run achieved, and where to find it."""
+    _print_metrics(
+        {name: value for name, value in results["metrics"].items() if name.startswith(("val/", "test/"))},
+        f"{_method(results['config']['method'])}, best epoch {results['epoch']} "
+        f"of {results['config']['epochs']} (chosen on val)",
+    )
+    print(f"run folder  {folder}\npicture     {picture}")
+
+
+def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
+    """The accuracies of a saved model."""
+    attack = evaluation["attack"]
+    title = f"{path}: {attack['norm']} eps {attack['eps']:.4g}, {evaluation['n_examples']} images"
+    _print_metrics(evaluation["metrics"], title)
+
+
+def _print_metrics(metrics: dict[str, float], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    splits = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    print(title)  # not as the table's title: rich would break it at the table's width
+    table = Table()
+    table.add_column("split")
+    table.add_column("clean", justify="right")
+    table.add_column("robust", justify="right")
+    table.add_column("attack")
+    for split in splits:
+        (robust,) = (name for name in metrics if re.fullmatch(rf"{split}/pgd\d+_acc", name))
+        steps = robust.partition("/pgd")[2].removesuffix("_acc")
+        clean = metrics[f"{split}/clean_acc"]
+        table.add_row(split, f"{clean:.2%}", f"{metrics[robust]:.2%}", f"PGD-{steps}")
+    Console().print(table)
+
+
+def _method(options: dict[str, Any]) -> str:
+    rest = [f"{key}={value}" for key, value in options.items() if key != "name"]
+    return " ".join([str(options["name"]), *rest])

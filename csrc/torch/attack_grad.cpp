@@ -1,0 +1,49 @@
+// Torch face of attack_grad.h. Arguments have been checked in bat_fast/ops/attack_grad.py.
+#include "kernels/attack_grad.h"
+
+#include "rows.h"
+
+namespace bat_fast {
+namespace {
+
+AttackLoss loss_of(const std::string& name) {
+  if (name == "margin") return AttackLoss::kMargin;
+  if (name == "dlr") return AttackLoss::kDlr;
+  return name == "kl" ? AttackLoss::kKl : AttackLoss::kCrossEntropy;
+}
+
+std::tuple<Tensor, Tensor> attack_grad(const Tensor& logits_, const Tensor& target_, const std::string& loss,
+                                       const std::optional<Tensor>& reference_, const std::optional<Tensor>& soft_,
+                                       double soft_weight, bool targeted, const std::optional<Tensor>& label_) {
+  const Tensor logits = packed(logits_), target = packed(target_);
+  const auto reference = packed(reference_), soft = packed(soft_), label = packed(label_);
+  Tensor grad = new_matrix(logits), per_sample = per_row(logits);
+  const auto attack = [&](auto type) {
+    using T = decltype(type);
+    return Attack<T>{loss_of(loss),
+                     targeted,
+                     pointer_or_null<int64_t>(label),
+                     pointer_or_null<T>(reference),
+                     pointer_or_null<T>(soft),
+                     static_cast<compute_t<T>>(soft_weight)};
+  };
+  on_device(
+      logits,
+      [&](auto type) {
+        using T = decltype(type);
+        over_rows(logits, [&](int64_t begin, int64_t end) {
+          attack_grad_cpu(rows_of<T>(logits, target), attack(type), pointer<T>(grad), pointer<T>(per_sample), begin,
+                          end);
+        });
+      },
+      [&](auto type, void* stream) {
+        using T = decltype(type);
+        attack_grad_cuda(rows_of<T>(logits, target), attack(type), pointer<T>(grad), pointer<float>(per_sample),
+                         label_errors(), stream);
+      });
+  return {grad, per_sample};
+}
+BAT_REGISTER(attack_grad, attack_grad)
+
+}  // namespace
+}  // namespace bat_fast

@@ -1,0 +1,32 @@
+// What the bindings of row kernels share.
+#pragma once
+
+#include "bind.h"
+#include "kernels/softmax.h"
+
+namespace bat_fast {
+
+template <typename T>
+Logits<T> rows_of(const Tensor& logits, const Tensor& target) {
+  return {pointer<T>(logits), pointer<int64_t>(target), logits.size(0), logits.size(1)};
+}
+
+inline ScalarType accumulator(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+inline Tensor per_row(const Tensor& logits) { return new_tensor(logits, {logits.size(0)}, accumulator(logits)); }
+
+template <typename F>
+void over_rows(const Tensor& logits, F f) {
+  torch::stable::parallel_for(0, logits.size(0), row_grain(8 * logits.size(1)), f);  // an exponential is ~8 steps
+}
+
+inline std::optional<Tensor> packed(const std::optional<Tensor>& t) {
+  return t.has_value() ? std::optional<Tensor>(packed(*t)) : std::nullopt;
+}
+template <typename T>
+const T* pointer_or_null(const std::optional<Tensor>& t) {
+  return t.has_value() ? pointer<T>(*t) : nullptr;
+}
+
+}  // namespace bat_fast

@@ -1,0 +1,98 @@
+import json
+import sys
+from pathlib import Path
+
+from bat_fast import ops
+from bat_fast.report.curves import draw_curves
+from bat_fast.report.info import collect_info, print_info
+from bat_fast.report.progress import Progress, epoch_line
+from bat_fast.report.table import print_evaluation, print_results
+
+ROW = {
+    "epoch": 3,
+    "train/loss": 0.71234,
+    "train/lr": 0.1,
+    "val/clean_acc": 0.95,
+    "val/pgd10_acc": 0.8125,
+    "perf/img_s": 12034.4,
+}
+
+
+class Meter:
+    reads = 0
+
+    def means(self):
+        self.reads += 1
+        return {"train/loss": 1.0, "train/robust_acc": 0.5}
+
+    def images_per_second(self):
+        return 1000.0
+
+
+def test_epoch_line():
+    line = epoch_line(ROW, 30, "val/pgd10_acc")
+    assert line == "epoch  3/30  loss 0.7123  val clean 95.00%  val pgd10 81.25%  12,034 img/s"
+    without = {key: value for key, value in ROW.items() if not key.startswith("val/")}
+    assert epoch_line(without, 30, "val/pgd10_acc") == "epoch  3/30  loss 0.7123  12,034 img/s"
+
+
+def test_plain_lines_where_stdout_is_no_terminal(capsys):
+    meter = Meter()
+    with Progress(30, 5, "val/pgd10_acc") as progress:
+        progress.start_epoch(3)
+        for _ in range(5):
+            progress.step(meter)
+        progress.end_epoch(ROW)
+    assert capsys.readouterr().out == epoch_line(ROW, 30, "val/pgd10_acc") + "\n"
+    assert meter.reads == 0
+
+
+def test_the_bar_reads_the_metrics_at_most_twice_a_second(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    meter = Meter()
+    with Progress(2, 1000, "val/pgd10_acc") as progress:
+        for epoch in (1, 2):
+            progress.start_epoch(epoch)
+            for _ in range(1000):
+                progress.step(meter)
+            progress.end_epoch(ROW | {"epoch": epoch})
+    out = capsys.readouterr().out
+    assert "epoch 1/2  loss 0.7123" in out
+    assert meter.reads <= 6  # the end of each epoch, and whatever half seconds passed
+
+
+def test_curves(tmp_path):
+    rows = [ROW | {"epoch": epoch} for epoch in range(1, 60)]
+    del rows[3]["val/clean_acc"], rows[3]["val/pgd10_acc"]
+    for name, some in (("many", rows), ("one", rows[:1])):
+        path = tmp_path / f"{name}.png"
+        draw_curves(some, 1, path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_show_percent(capsys):
+    metrics = {"val/clean_acc": 0.5, "val/pgd10_acc": 0.25, "test/clean_acc": 0.975, "test/pgd20_acc": 0.6}
+    config = {"method": {"name": "bat", "alpha": 1}, "epochs": 30}
+    results = {"metrics": metrics | {"perf/img_s": 1.0}, "config": config, "epoch": 7}
+    print_results(results, Path("runs/a"), Path("runs/a/curves.png"))
+    out = capsys.readouterr().out
+    for text in ("bat alpha=1", "best epoch 7 of 30", "97.50%", "60.00%", "PGD-20", "runs/a/curves.png"):
+        assert text in out
+    attack = {"norm": "linf", "eps": 0.1, "step_size": 0.025, "steps": 5}
+    print_evaluation(
+        {"metrics": {"val/clean_acc": 1.0, "val/pgd5_acc": 0.5}, "n_examples": 180, "attack": attack},
+        "runs/a",
+    )
+    assert "100.00%" in capsys.readouterr().out
+
+
+def test_info(capsys):
+    info = collect_info()
+    json.dumps(info)
+    assert set(info["operators"]["linf_step_"]) == {"cpu", "cuda"}
+    for name, answers in info["operators"].items():
+        assert answers["cpu"] == ("native" if ops.is_native(name, "cpu") else "reference")
+    print_info(info)
+    out = capsys.readouterr().out
+    assert "linf_step_" in out
+    assert info["torch"] in out
