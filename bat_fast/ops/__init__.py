@@ -5,6 +5,7 @@
 
 from bat_fast._native import is_native
 from bat_fast.ops.activation import smooth_relu, softplus
+from bat_fast.ops.augment import crop_flip
 from bat_fast.ops.discrimination import discrimination_loss
 from bat_fast.ops.perturb import linf_step_, random_start
 from bat_fast.ops.row_loss import attack_grad, bat_loss
@@ -12,6 +13,7 @@ from bat_fast.ops.row_loss import attack_grad, bat_loss
 __all__ = [
     "attack_grad",
     "bat_loss",
+    "crop_flip",
     "discrimination_loss",
     "is_native",
     "linf_step_",
