@@ -94,7 +94,7 @@ def crop_flip(
     the rest of the batch nor on the device, and the result is the same bit for bit on CPU and CUDA.
 
     Args:
-        images: [M, H, W, C] uint8, contiguous.
+        images: [M, H, W, C] uint8, contiguous, H * W * C < 2^30.
         index: [N] int64 rows, 0 <= index < M; on the device of ``images``. On CUDA, where the values are
             not known without waiting, a row outside gives an image of NaN.
         pad: pixels on each side, in [0, 2^20].
@@ -142,8 +142,8 @@ def _check_set(images: Tensor, index: Tensor, ids: Tensor) -> None:
         raise ValueError(f"images must be [M, H, W, C] of pixels, got {list(images.shape)}")
     if not images.is_contiguous():
         raise ValueError(f"images must be contiguous, got strides {images.stride()}: call .contiguous() once")
-    if images[:1].numel() >= 1 << 31:
-        raise ValueError(f"images must be of less than 2^31 values each, got {list(images.shape)}")
+    if images[:1].numel() >= 1 << 30:
+        raise ValueError(f"images must be of less than 2^30 values each, got {list(images.shape)}")
     for name, tensor in (("index", index), ("sample_ids", ids)):
         if tensor.dtype != torch.int64:
             raise TypeError(f"{name} must be int64, got {tensor.dtype}")

@@ -12,10 +12,8 @@ struct Cursor {
   int y, x, channel;
 
   __device__ static Cursor at(int i, const ImageSet& set, bool channels_last) {
-    const int width = static_cast<int>(set.width), height = static_cast<int>(set.height);
-    const int channels = static_cast<int>(set.channels);
-    if (channels_last) return {i / channels / width, i / channels % width, i % channels};
-    return {i / width % height, i % width, i / width / height};
+    if (channels_last) return {i / set.channels / set.width, i / set.channels % set.width, i % set.channels};
+    return {i / set.width % set.height, i % set.width, i / set.width / set.height};
   }
   __device__ void next(const ImageSet& set, bool channels_last) {
     if (channels_last) {
@@ -30,18 +28,18 @@ struct Cursor {
 
 template <int Size, typename T>
 __global__ void crop_flip_kernel(ImageSet set, const int64_t* index, const int64_t* ids, T* out, bool channels_last,
-                                 CropRule rule, int64_t blocks_per_image) {
+                                 CropRule rule, int blocks_per_image) {
   __shared__ Crop shared_crop;  // drawn once: ten rounds of Philox cost more than the rest of a thread's work
   const int64_t sample = blockIdx.x / blocks_per_image;
   if (threadIdx.x == 0) shared_crop = draw_crop(rule, ids[sample]);
   __syncthreads();
-  const int64_t first = (blockIdx.x % blocks_per_image * kThreads + threadIdx.x) * Size;
+  const int first = static_cast<int>(blockIdx.x % blocks_per_image * kThreads + threadIdx.x) * Size;
   if (first >= set.pixels()) return;
   const Crop crop = shared_crop;
   const int64_t row = index[sample];
   const bool held = set.holds(row);
   const uint8_t* image = set.data + (held ? row : 0) * set.pixels();
-  Cursor cursor = Cursor::at(static_cast<int>(first), set, channels_last);
+  Cursor cursor = Cursor::at(first, set, channels_last);
   Vector<T, Size> v;
 #pragma unroll
   for (int k = 0; k < Size; ++k) {
@@ -56,7 +54,7 @@ __global__ void crop_flip_kernel(ImageSet set, const int64_t* index, const int64
 template <int Size, typename T>
 void launch(ImageSet set, const int64_t* index, const int64_t* ids, int64_t samples, T* out, bool channels_last,
             CropRule rule, void* stream) {
-  const int64_t blocks_per_image = (set.pixels() / Size + kThreads - 1) / kThreads;
+  const int blocks_per_image = (set.pixels() / Size + kThreads - 1) / kThreads;
   const auto blocks = static_cast<unsigned>(samples * blocks_per_image);
   crop_flip_kernel<Size><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
       set, index, ids, out, channels_last, rule, blocks_per_image);

@@ -24,8 +24,10 @@ void with_channels(int64_t channels, F f) {
 void crop_flip(Tensor out, const Tensor& images, const Tensor& index_, const Tensor& ids_, int64_t pad, bool reflect,
                int64_t seed, int64_t epoch, bool flip) {
   const Tensor index = torch::stable::contiguous(index_), ids = torch::stable::contiguous(ids_);
-  const ImageSet set = {pointer<uint8_t>(images), images.size(0), images.size(1), images.size(2), images.size(3)};
-  const CropRule rule = {static_cast<uint64_t>(seed), static_cast<uint32_t>(epoch), pad, reflect, flip};
+  const auto size = [&](int64_t dim) { return static_cast<int32_t>(images.size(dim)); };
+  const ImageSet set = {pointer<uint8_t>(images), images.size(0), size(1), size(2), size(3)};
+  const CropRule rule = {static_cast<uint64_t>(seed), static_cast<uint32_t>(epoch), static_cast<int32_t>(pad), reflect,
+                         flip};
   const bool channels_last = !out.is_contiguous();
   const int64_t samples = index.size(0);
   const auto run = [&](auto type) {
