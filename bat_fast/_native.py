@@ -105,9 +105,22 @@ def differentiable(name: str, backward: Callable[..., Any], setup: Callable[...,
     """Attach the gradient of operator ``name``.
 
     ``setup(ctx, inputs, output)`` saves what ``backward(ctx, *grads)`` needs. Does what
-    `torch.library.register_autograd` does, at a third of its cost per call.
+    `torch.library.register_autograd` does, at a third of its cost per call. A second derivative is an
+    error, as the gradients come from kernels.
     """
     op = getattr(torch.ops.bat_fast, name).default
+
+    class NoSecondDerivative(torch.autograd.Function):
+        # Takes all that the gradients depend on, so that no path to a second derivative is cut off silently.
+        @staticmethod
+        def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+            del ctx
+            return tuple(t if t is None else t.view_as(t) for t in tensors[:count])
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            del ctx, grads
+            raise RuntimeError(f"bat_fast.ops.{name} has no second derivative")
 
     class Gradient(torch.autograd.Function):
         @staticmethod
@@ -117,7 +130,15 @@ def differentiable(name: str, backward: Callable[..., Any], setup: Callable[...,
             setup(ctx, inputs, output)
             return output
 
-    Gradient.backward = staticmethod(backward)  # type: ignore[method-assign, assignment]
+    def first_derivative(ctx: Any, *grads: Any) -> Any:
+        with torch.no_grad():
+            result = backward(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return result
+        outputs = result if isinstance(result, tuple) else (result,)
+        return NoSecondDerivative.apply(len(outputs), *outputs, *grads, *ctx.saved_tensors)
+
+    Gradient.backward = staticmethod(first_derivative)  # type: ignore[method-assign, assignment]
     Gradient.__name__ = Gradient.__qualname__ = name
     _LIBRARY.impl(name, Gradient.apply, "Autograd")
 

@@ -4,7 +4,9 @@
 """
 
 from bat_fast._native import is_native
+from bat_fast.ops.activation import smooth_relu, softplus
 from bat_fast.ops.attack_grad import attack_grad
+from bat_fast.ops.augment import crop_flip
 from bat_fast.ops.discrimination import discrimination_loss
 from bat_fast.ops.pair_loss import kl_loss, mart_loss
 from bat_fast.ops.perturb import l2_step_, linf_step_
@@ -14,6 +16,7 @@ from bat_fast.ops.row_loss import bat_loss, soft_target_loss
 __all__ = [
     "attack_grad",
     "bat_loss",
+    "crop_flip",
     "discrimination_loss",
     "is_native",
     "kl_loss",
@@ -21,5 +24,7 @@ __all__ = [
     "linf_step_",
     "mart_loss",
     "random_start",
+    "smooth_relu",
     "soft_target_loss",
+    "softplus",
 ]

@@ -1,22 +1,13 @@
 // Elementwise kernels: 16-byte accesses where the arrays are aligned, a scalar tail for the rest.
 #include "kernels/perturb.h"
 #include "kernels/reduce.cuh"
+#include "kernels/vector.cuh"
 
 namespace bat_fast {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kVector = 4;  // elements of a thread at a time: 16 bytes of float32
-
-template <typename T>
-struct alignas(sizeof(T) * kVector) Vector {
-  T at[kVector];
-};
-
-template <typename T>
-bool aligned(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % sizeof(Vector<T>) == 0;
-}
 
 template <typename T, typename G>
 __device__ void step_one(T& adv, G grad, T clean, const StepLimits<float>& s) {
@@ -28,12 +19,12 @@ __global__ void linf_step_kernel(T* adv, const G* grad, const T* clean, int64_t 
                                  StepLimits<float> s) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < vectors) {
-    Vector<T> a = reinterpret_cast<Vector<T>*>(adv)[i];
-    const Vector<T> c = reinterpret_cast<const Vector<T>*>(clean)[i];
-    const Vector<G> g = reinterpret_cast<const Vector<G>*>(grad)[i];
+    Vector<T, kVector> a = reinterpret_cast<Vector<T, kVector>*>(adv)[i];
+    const Vector<T, kVector> c = reinterpret_cast<const Vector<T, kVector>*>(clean)[i];
+    const Vector<G, kVector> g = reinterpret_cast<const Vector<G, kVector>*>(grad)[i];
 #pragma unroll
     for (int k = 0; k < kVector; ++k) step_one(a.at[k], g.at[k], c.at[k], s);
-    reinterpret_cast<Vector<T>*>(adv)[i] = a;
+    reinterpret_cast<Vector<T, kVector>*>(adv)[i] = a;
   }
   const int64_t rest = vectors * kVector + (i - vectors);  // threads past the vectors take single elements
   if (i >= vectors && rest < count) step_one(adv[rest], grad[rest], clean[rest], s);
@@ -127,7 +118,8 @@ unsigned blocks_for(int64_t threads) { return static_cast<unsigned>((threads + k
 template <typename T, typename G>
 void linf_step_cuda(T* adv, const G* grad, const T* clean, int64_t count, StepLimits<float> s, void* stream) {
   if (count == 0) return;
-  const int64_t vectors = aligned(adv) && aligned(grad) && aligned(clean) ? count / kVector : 0;
+  const int64_t vectors =
+      aligned<kVector>(adv) && aligned<kVector>(grad) && aligned<kVector>(clean) ? count / kVector : 0;
   const int64_t threads = vectors + (count - vectors * kVector);
   linf_step_kernel<<<blocks_for(threads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(adv, grad, clean, count,
                                                                                             vectors, s);

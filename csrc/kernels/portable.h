@@ -116,6 +116,40 @@ BAT_HD float fast_exp(float x) {
 }
 BAT_HD double fast_exp(double x) { return exp(x); }
 
+// log(1 + u), and 1 - log(1 + u) / u, which is the share of u that the logarithm takes away: for small u it is u / 2,
+// and a difference would cancel.
+template <typename T>
+struct Log1p {
+  T log, deficit;
+};
+
+// For 0 <= u <= 2^126, to about 2 units in the last place: 1 + u = 2^n (1 + t) with 1 + t in [sqrt(1/2), sqrt(2)), and
+// the polynomial of Cephes' logf. Vectorises, and is the same code on a GPU. NaN stays.
+BAT_HD Log1p<float> fast_log1p(float u) {
+  const int32_t n = (bits_as<int32_t>(1.0f + u) - 0x3f3504f3) >> 23;
+  const float scale = bits_as<float>((127 - n) << 23);  // 2^-n
+  const float t = fmaf(u, scale, scale - 1.0f);         // exactly u where n = 0
+  float p = 7.0376836292e-2f;
+  p = fmaf(p, t, -1.1514610310e-1f);
+  p = fmaf(p, t, 1.1676998740e-1f);
+  p = fmaf(p, t, -1.2420140846e-1f);
+  p = fmaf(p, t, 1.4249322787e-1f);
+  p = fmaf(p, t, -1.6668057665e-1f);
+  p = fmaf(p, t, 2.0000714765e-1f);
+  p = fmaf(p, t, -2.4999993993e-1f);
+  p = fmaf(p, t, 3.3333331174e-1f);
+  const float deficit = t * fmaf(-t, p, 0.5f);  // log(1 + t) = t (1 - deficit)
+  const float power = static_cast<float>(n);
+  const float log = fmaf(power, 0.693359375f, t + fmaf(-t, deficit, power * -2.12194440e-4f));
+  return {log, n == 0 ? deficit : 1.0f - log / u};
+}
+BAT_HD Log1p<double> fast_log1p(double u) {
+  const double log = log1p(u);
+  double series = 0;  // of the deficit, to rounding for u < 1/16
+  for (int k = 14; k >= 2; --k) series = 1.0 / k - u * series;
+  return {log, u < 0.0625 ? u * series : 1.0 - log / u};
+}
+
 // Philox4x32-10 (Salmon et al. 2011): a counter and a key in, four random 32-bit words out.
 struct Philox {
   uint32_t word[4];
