@@ -44,13 +44,13 @@ struct Pair {
   BAT_HD T grad_adv(int64_t c, T z, T z_adv) const {
     const T q = adv.probability(z_adv);
     T g = kl_weight() * (q * pulled - pull(z, z_adv));
-    if (mart) g += q - T(c == label) + adv_other / margin() * (T(c == other) - q);
+    if (mart) g += q - T(c == label) + adv_other / margin() * (c == other ? adv_rest : -q);
     return g;
   }
   BAT_HD T grad_clean(int64_t c, T z, T z_adv) const {
     const T log_p = clean.log_probability(z), p = fast_exp(log_p);
     T g = p > T(0) ? kl_weight() * p * (log_p - log_adv(z_adv) - kl) : p * T(0);
-    if (mart) g -= beta * kl * clean_label * (T(c == label) - p);
+    if (mart) g -= beta * kl * clean_label * (c == label ? clean_rest : -p);
     return g;
   }
 };
