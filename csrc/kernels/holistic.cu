@@ -29,6 +29,7 @@ __device__ Fold fold_warp(Fold v) {
 // A thread reads and writes its own samples only, so the arrays need no barrier.
 template <typename T>
 struct Block : Samples<T> {
+  __device__ bool leads() const { return threadIdx.x == 0; }
   template <typename F>
   __device__ Fold fold(F f) const {
     __shared__ Fold partial[kThreads / kWarp];
@@ -45,8 +46,9 @@ struct Block : Samples<T> {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) holistic_kernel(Samples<T> samples, Holistic problem, float* loss) {
-  const double value = holistic(Block<T>{samples}, problem);
-  if (threadIdx.x == 0) *loss = static_cast<float>(value);
+  const Block<T> block = {samples};
+  const double value = holistic(block, problem);
+  if (block.leads()) *loss = static_cast<float>(value);
 }
 
 }  // namespace

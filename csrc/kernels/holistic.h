@@ -117,7 +117,6 @@ BAT_HD Optimum solve(const Team& team, Holistic problem, Spread spread) {
     return {{0, 1}, 1, 0, (1 - alpha) / spread.tops, alpha};  // only the largest losses keep mass
   Cut cut = find_cut(team, alpha, 1 - alpha, 1, 0);
   if (cut.at == 0 || r < 1e-30) return {cut, 1, 0, 1 / n, alpha};  // without a radius both forms are the same, too
-
   // HD drops what lies beyond the cut, HR clips the gaps at it.
   const auto atoms = [&](auto f) BAT_INLINE {
     const Cut c = cut;
@@ -152,7 +151,7 @@ BAT_HD double holistic(const Team& team, Holistic problem) {
     team.write(i, weight, static_cast<double>(i) == spread.first ? weight + best.worst : weight);
     return Fold{weight * gap};
   });
-  team.weights[team.n] = best.worst;
+  if (team.leads()) team.weights[team.n] = best.worst;
   return spread.top - spread.range * f.sum;
 }
 
@@ -173,6 +172,7 @@ struct Samples {
 
 template <typename T>
 struct Loop : Samples<T> {
+  BAT_HD bool leads() const { return true; }
   template <typename F>
   BAT_HD Fold fold(F f) const {
     double sum = 0, count = 0, high = -INFINITY, low = INFINITY;
