@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "kernels/portable.h"
+#include "kernels/philox.h"
 
 namespace bat_fast {
 

@@ -1,4 +1,4 @@
-// What CPU and CUDA share: decorations, number types, the random generator and a fast exponential.
+// What CPU and CUDA share: decorations, number types, fast exponentials and logarithms.
 #pragma once
 
 #include <cmath>
@@ -155,51 +155,31 @@ BAT_HD Log1p<double> fast_log1p(double u) {
   double series = 0;  // of the deficit, to rounding for u < 1/16
   for (int k = 14; k >= 2; --k) series = 1.0 / k - u * series;
   return {log, u < 0.0625 ? u * series : 1.0 - log / u};
+}
 
-  // log(z) - y for z = 1 + y > 0, without losing digits where y is small: there the logarithm's own leading term is y.
-  // The polynomial is fdlibm's; error about 1 unit in the last place. Vectorises, where libm's call does not.
-  BAT_HD double log_minus(double z, double y) {
-    const uint64_t bits = bits_as<uint64_t>(z), shifted = bits + (uint64_t{0x3ff00000 - 0x3fe6a09e} << 32);
-    const uint64_t exponent = shifted >> 52;  // + 1023
-    const double k = bits_as<double>(exponent | uint64_t{0x4330000000000000}) - (4503599627370496.0 + 1023.0);
-    const double mantissa = bits_as<double>(bits - ((exponent - 1023) << 52));  // in [sqrt(1/2), sqrt(2))
-    const double f = exponent == 1023 ? y : mantissa - 1.0;
-    const double s = f / (2.0 + f), s2 = s * s, half = 0.5 * f * f;
-    double p = 1.479819860511658591e-01;
-    p = p * s2 + 1.531383769920937332e-01;
-    p = p * s2 + 1.818357216161805012e-01;
-    p = p * s2 + 2.222219843214978396e-01;
-    p = p * s2 + 2.857142874366239149e-01;
-    p = p * s2 + 3.999999999940941908e-01;
-    p = p * s2 + 6.666666666666735130e-01;
-    const double tail = (s * (half + p * s2) + k * 1.90821492927058770002e-10) - half;
-    return k * 6.93147180369123816490e-01 + (tail + (f - y));
-  }
+// log(z) - y for z = 1 + y > 0, without losing digits where y is small: there the logarithm's own leading term is y.
+// The polynomial is fdlibm's; error about 1 unit in the last place. Vectorises, where libm's call does not.
+BAT_HD double log_minus(double z, double y) {
+  const uint64_t bits = bits_as<uint64_t>(z), shifted = bits + (uint64_t{0x3ff00000 - 0x3fe6a09e} << 32);
+  const uint64_t exponent = shifted >> 52;  // + 1023
+  const double k = bits_as<double>(exponent | uint64_t{0x4330000000000000}) - (4503599627370496.0 + 1023.0);
+  const double mantissa = bits_as<double>(bits - ((exponent - 1023) << 52));  // in [sqrt(1/2), sqrt(2))
+  const double f = exponent == 1023 ? y : mantissa - 1.0;
+  const double s = f / (2.0 + f), s2 = s * s, half = 0.5 * f * f;
+  double p = 1.479819860511658591e-01;
+  p = p * s2 + 1.531383769920937332e-01;
+  p = p * s2 + 1.818357216161805012e-01;
+  p = p * s2 + 2.222219843214978396e-01;
+  p = p * s2 + 2.857142874366239149e-01;
+  p = p * s2 + 3.999999999940941908e-01;
+  p = p * s2 + 6.666666666666735130e-01;
+  const double tail = (s * (half + p * s2) + k * 1.90821492927058770002e-10) - half;
+  return k * 6.93147180369123816490e-01 + (tail + (f - y));
+}
 
-  // The double that is `step` places above v >= 0.
-  BAT_HD double neighbour(double v, int64_t step) {
-    return bits_as<double>(bits_as<uint64_t>(v) + static_cast<uint64_t>(step));
-  }
-
-  // Philox4x32-10 (Salmon et al. 2011): a counter and a key in, four random 32-bit words out.
-  struct Philox {
-    uint32_t word[4];
-  };
-
-  BAT_HD Philox philox(uint64_t seed, uint32_t c0, uint32_t c1, uint64_t c23) {
-    uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-    uint32_t c2 = static_cast<uint32_t>(c23), c3 = static_cast<uint32_t>(c23 >> 32);
-    for (int round = 0; round < 10; ++round) {
-      const uint64_t a = static_cast<uint64_t>(c0) * 0xD2511F53u;
-      const uint64_t b = static_cast<uint64_t>(c2) * 0xCD9E8D57u;
-      c0 = static_cast<uint32_t>(b >> 32) ^ c1 ^ k0;
-      c1 = static_cast<uint32_t>(b);
-      c2 = static_cast<uint32_t>(a >> 32) ^ c3 ^ k1;
-      c3 = static_cast<uint32_t>(a);
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    return {{c0, c1, c2, c3}};
-  }
+// The double that is `step` places above v >= 0.
+BAT_HD double neighbour(double v, int64_t step) {
+  return bits_as<double>(bits_as<uint64_t>(v) + static_cast<uint64_t>(step));
+}
 
 }  // namespace bat_fast

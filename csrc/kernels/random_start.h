@@ -2,7 +2,7 @@
 // CUDA launchers.
 #pragma once
 
-#include "kernels/portable.h"
+#include "kernels/philox.h"
 
 namespace bat_fast {
 

@@ -6,9 +6,6 @@
 namespace bat_fast {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int64_t kLongRow = 2048;  // classes from which a block works on one row
-
 struct Duplicates {
   bool before, after;
 };
@@ -40,7 +37,7 @@ __device__ void apply(const Ensemble<T, float>& e, int64_t row, float* kept, con
 template <typename Team, typename T>
 __global__ void ensemble_kernel(Ensemble<T, float> e) {
   const Team team;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / Team::size) + threadIdx.x / Team::size;
+  const int64_t row = team_row<Team>();
   if (row >= e.rows) return;  // the same for the whole team, as are the conditions below
   float* target = e.targets + row * e.classes;
   if (!e.valid(row)) {
@@ -63,19 +60,13 @@ __global__ void ensemble_kernel(Ensemble<T, float> e) {
   }
 }
 
-template <typename Team, typename T>
-void launch(const Ensemble<T, float>& e, void* stream) {
-  constexpr int64_t rows = kThreads / Team::size;
-  const auto blocks = static_cast<unsigned>((e.rows + rows - 1) / rows);
-  ensemble_kernel<Team><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(e);
-}
-
 }  // namespace
 
 template <typename T>
 void ensemble_cuda(Ensemble<T, float> e, void* stream) {
-  if (e.rows == 0) return;
-  e.classes >= kLongRow ? launch<BlockTeam<kThreads>>(e, stream) : launch<WarpTeam>(e, stream);
+  with_team(e.rows, e.classes, [&](auto team, unsigned blocks) {
+    ensemble_kernel<decltype(team)><<<blocks, kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(e);
+  });
 }
 
 template void ensemble_cuda(Ensemble<float, float>, void*);

@@ -23,7 +23,7 @@ void with_channels(int64_t channels, F f) {
 
 void crop_flip(Tensor out, const Tensor& images, const Tensor& index_, const Tensor& ids_, int64_t pad, bool reflect,
                int64_t seed, int64_t epoch, bool flip) {
-  const Tensor index = torch::stable::contiguous(index_), ids = torch::stable::contiguous(ids_);
+  const Tensor index = packed(index_), ids = packed(ids_);
   const auto size = [&](int64_t dim) { return static_cast<int32_t>(images.size(dim)); };
   const ImageSet set = {pointer<uint8_t>(images), images.size(0), size(1), size(2), size(3)};
   const CropRule rule = {static_cast<uint64_t>(seed), static_cast<uint32_t>(epoch), static_cast<int32_t>(pad), reflect,

@@ -8,7 +8,7 @@ namespace {
 
 std::tuple<Tensor, Tensor, Tensor> holistic_loss(const Tensor& losses_, double alpha, double r,
                                                  const std::string& form) {
-  const Tensor losses = torch::stable::contiguous(losses_);
+  const Tensor losses = packed(losses_);
   const int64_t n = losses.numel();
   const ScalarType accumulator = losses.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   Tensor loss = new_tensor(losses, {}, accumulator), weights = new_tensor(losses, {n + 1}, accumulator);

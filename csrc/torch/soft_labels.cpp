@@ -9,8 +9,8 @@ namespace bat_fast {
 namespace {
 
 Tensor ensemble_targets_(Tensor memory_, const Tensor& index_, const Tensor& logits_, double momentum) {
-  const Tensor index = torch::stable::contiguous(index_), logits = torch::stable::contiguous(logits_);
-  Tensor memory = torch::stable::contiguous(memory_);  // itself where it is already
+  const Tensor index = packed(index_), logits = packed(logits_);
+  Tensor memory = packed(memory_);  // itself where it is already
   const int64_t samples = memory.size(0), rows = logits.size(0), classes = logits.size(1);
   Tensor targets = new_tensor(logits, {rows, classes}, memory.scalar_type());
   const auto ensemble = [&](auto type, auto kept) {
