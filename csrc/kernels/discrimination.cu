@@ -85,6 +85,7 @@ __global__ void anchor_rows_kernel(PairRows<float> in, Anchor<float>* anchors, f
   }
   loss = team.reduce(loss, Sum{});
   pull = team.reduce(pull, Sum{});
+  team.sync();  // everybody has read the anchor
   if (team.rank() == 0) {
     if (in.negatives) a.weight = a.share * pull;
     anchors[i] = a;
