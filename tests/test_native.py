@@ -21,14 +21,13 @@ def test_version_is_one_number():
     assert _native.build_info()["version"] == bat_fast.__version__
 
 
-def test_operators_are_native_on_cpu():
-    native = {name for name in _native.operators() if ops.is_native(name, "cpu")}
-    assert native >= {"linf_step_", "random_start", "attack_grad", "bat_loss", "ce_backward"}
+def test_every_operator_is_native_on_cpu():
+    assert [name for name in _native.operators() if not ops.is_native(name, "cpu")] == []
 
 
 def test_cuda_kernels_are_in_the_library_where_nvcc_was():
     built = bool(_native.build_info()["cuda"])
-    assert ops.is_native("linf_step_", "cuda") == built
+    assert [name for name in _native.operators() if ops.is_native(name, "cuda") != built] == []
     if built:
         for arch in ("75", "80", "86", "89", "90"):
             assert arch in _native.build_info()["cuda_architectures"]

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._native import check_floating, check_number, differentiable, operator
+from bat_fast._native import accumulator, check_floating, check_number, differentiable, operator
 
 
 def _fake(features: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return features.new_empty(()), torch.empty_like(features)
+    grad = torch.empty_like(features, memory_format=torch.contiguous_format)
+    return features.new_empty((), dtype=accumulator(features)), grad
 
 
 def _loss_and_similarity_grad(
@@ -57,17 +58,16 @@ def _discrimination_reference(
     loss, pair_grad = _loss_and_similarity_grad(unit, target, weights, temperature, denominator)
     unit_grad = (pair_grad + pair_grad.T) @ unit / temperature
     grad = (unit_grad - unit * (unit * unit_grad).sum(1, keepdim=True)) / norm
-    return loss.to(features.dtype), grad.to(features.dtype)
+    return loss, grad.to(features.dtype)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    del inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(output[1], inputs[0])  # the features mark the path of a second derivative
 
 
 def _backward(ctx: Any, grad_loss: Tensor, _: object) -> tuple[Tensor | None, ...]:
-    return ctx.saved_tensors[0] * grad_loss, None, None, None, None
+    return (ctx.saved_tensors[0] * grad_loss).to(ctx.saved_tensors[0].dtype), None, None, None, None
 
 
 differentiable("discrimination_loss", _backward, _setup)
@@ -95,7 +95,7 @@ def discrimination_loss(
         denominator: A(i): ``"all"`` others, or ``"negatives"``: j and the samples of other classes.
 
     Returns:
-        A differentiable scalar in the dtype of ``features``. The gradient is computed with the value.
+        A differentiable scalar (float64 for float64, else float32). The gradient is computed with the value.
 
     Raises:
         ValueError: a shape, device or number does not fit. TypeError: a dtype does not.
@@ -116,6 +116,6 @@ def discrimination_loss(
     if denominator not in ("all", "negatives"):
         raise ValueError(f"denominator must be 'all' or 'negatives', got {denominator!r}")
     if weights is not None:
-        weights = weights.detach()
+        weights = weights.detach().to(accumulator(features))
     loss, _ = torch.ops.bat_fast.discrimination_loss(features, target, temperature, weights, denominator)
     return loss

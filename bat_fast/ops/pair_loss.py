@@ -55,14 +55,13 @@ def _pair_loss_reference(
 
 
 def _pair_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    del inputs
     _, per_sample, grad_clean, grad_adv = output
     ctx.mark_non_differentiable(per_sample, grad_clean, grad_adv)
-    ctx.save_for_backward(grad_clean, grad_adv)
+    ctx.save_for_backward(grad_clean, grad_adv, *inputs[:2])  # these mark the path of a second derivative
 
 
 def _pair_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    grad_clean, grad_adv = ctx.saved_tensors
+    grad_clean, grad_adv, *_ = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     return (
         (grad_clean * grad_loss).to(grad_clean.dtype) if wanted[0] else None,

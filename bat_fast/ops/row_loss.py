@@ -132,13 +132,12 @@ def _soft_target_loss_reference(logits: Tensor, soft: Tensor) -> tuple[Tensor, .
 
 
 def _soft_target_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    del inputs
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(output[2])
+    ctx.save_for_backward(output[2], inputs[0])  # the logits mark the path of a second derivative
 
 
 def _soft_target_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    (grad,) = ctx.saved_tensors
+    grad = ctx.saved_tensors[0]
     return (grad * grad_loss).to(grad.dtype), None
 
 

@@ -33,14 +33,14 @@ struct Block : Samples<T> {
   template <typename F>
   __device__ Fold fold(F f) const {
     __shared__ Fold partial[kThreads / kWarp];
-    Fold v;
+    Fold v = 0;
     for (int64_t i = threadIdx.x; i < this->n; i += kThreads) add(v, f(i));
     v = fold_warp(v);
     __syncthreads();  // the previous result has been read by everybody
     if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = v;
     __syncthreads();
     const int lane = threadIdx.x % kWarp;
-    return fold_warp(lane < kThreads / kWarp ? partial[lane] : Fold{});
+    return fold_warp(lane < kThreads / kWarp ? partial[lane] : Fold(0));
   }
 };
 

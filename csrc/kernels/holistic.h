@@ -14,7 +14,10 @@ struct Holistic {
 };
 
 struct Fold {  // what a reduction over the samples returns, and one sample contributes
-  double sum = 0, count = 0, high = -INFINITY, low = INFINITY;
+  double sum, count, high, low;
+  Fold() = default;  // no values: shared memory has no initialisers
+  BAT_HD Fold(double sum, double count = 0, double high = -INFINITY, double low = INFINITY)
+      : sum(sum), count(count), high(high), low(low) {}
 };
 
 // Samples below gap `at` keep their mass, those at it the fraction `part`; the rest of the mass goes to the worst atom.

@@ -7,7 +7,9 @@ namespace bat_fast {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kVector = 4;  // elements of a thread at a time: 16 bytes of float32
+// Elements of a thread at a time: 16 bytes of the narrower array.
+template <typename T, typename G>
+constexpr int kVector = 16 / (sizeof(T) < sizeof(G) ? sizeof(T) : sizeof(G));
 
 template <typename T, typename G>
 __device__ void step_one(T& adv, G grad, T clean, const StepLimits<float>& s) {
@@ -17,16 +19,17 @@ __device__ void step_one(T& adv, G grad, T clean, const StepLimits<float>& s) {
 template <typename T, typename G>
 __global__ void linf_step_kernel(T* adv, const G* grad, const T* clean, int64_t count, int64_t vectors,
                                  StepLimits<float> s) {
+  constexpr int kAtOnce = kVector<T, G>;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < vectors) {
-    Vector<T, kVector> a = reinterpret_cast<Vector<T, kVector>*>(adv)[i];
-    const Vector<T, kVector> c = reinterpret_cast<const Vector<T, kVector>*>(clean)[i];
-    const Vector<G, kVector> g = reinterpret_cast<const Vector<G, kVector>*>(grad)[i];
+    Vector<T, kAtOnce> a = reinterpret_cast<Vector<T, kAtOnce>*>(adv)[i];
+    const Vector<T, kAtOnce> c = reinterpret_cast<const Vector<T, kAtOnce>*>(clean)[i];
+    const Vector<G, kAtOnce> g = reinterpret_cast<const Vector<G, kAtOnce>*>(grad)[i];
 #pragma unroll
-    for (int k = 0; k < kVector; ++k) step_one(a.at[k], g.at[k], c.at[k], s);
-    reinterpret_cast<Vector<T, kVector>*>(adv)[i] = a;
+    for (int k = 0; k < kAtOnce; ++k) step_one(a.at[k], g.at[k], c.at[k], s);
+    reinterpret_cast<Vector<T, kAtOnce>*>(adv)[i] = a;
   }
-  const int64_t rest = vectors * kVector + (i - vectors);  // threads past the vectors take single elements
+  const int64_t rest = vectors * kAtOnce + (i - vectors);  // threads past the vectors take single elements
   if (i >= vectors && rest < count) step_one(adv[rest], grad[rest], clean[rest], s);
 }
 
@@ -118,9 +121,10 @@ unsigned blocks_for(int64_t threads) { return static_cast<unsigned>((threads + k
 template <typename T, typename G>
 void linf_step_cuda(T* adv, const G* grad, const T* clean, int64_t count, StepLimits<float> s, void* stream) {
   if (count == 0) return;
-  const int64_t vectors =
-      aligned<kVector>(adv) && aligned<kVector>(grad) && aligned<kVector>(clean) ? count / kVector : 0;
-  const int64_t threads = vectors + (count - vectors * kVector);
+  constexpr int kAtOnce = kVector<T, G>;
+  const bool wide = aligned<kAtOnce>(adv) && aligned<kAtOnce>(grad) && aligned<kAtOnce>(clean);
+  const int64_t vectors = wide ? count / kAtOnce : 0;
+  const int64_t threads = vectors + (count - vectors * kAtOnce);
   linf_step_kernel<<<blocks_for(threads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(adv, grad, clean, count,
                                                                                             vectors, s);
 }

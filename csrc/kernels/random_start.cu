@@ -1,19 +1,29 @@
 // A thread draws the four numbers of one Philox block; for normal starts a block of threads works on one sample.
 #include "kernels/random_start.h"
 #include "kernels/reduce.cuh"
+#include "kernels/vector.cuh"
 
 namespace bat_fast {
 namespace {
 
 constexpr int kStartThreads = 256;
 
+// `wide`: the four pixels of a block lie side by side and aligned, and are one access.
 template <typename T>
 __global__ void linf_start_kernel(T* out, const T* clean, const int64_t* index, ImageLayout layout, int64_t total,
-                                  StartKey key, float unit, StartLimits<float> s) {
+                                  bool wide, StartKey key, float unit, StartLimits<float> s) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kStartThreads + threadIdx.x;
   if (i >= total) return;
   const int64_t n = i / layout.blocks(), b = i % layout.blocks();
   const Philox r = philox(key.seed, static_cast<uint32_t>(b), key.draw, static_cast<uint64_t>(index[n]));
+  if (wide) {
+    const Vector<T, 4> x = reinterpret_cast<const Vector<T, 4>*>(clean)[i];
+    Vector<T, 4> v;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) v.at[k] = store<T>(linf_start(load(x.at[k]), r.word[k], unit, s.lo, s.hi));
+    reinterpret_cast<Vector<T, 4>*>(out)[i] = v;
+    return;
+  }
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     const int64_t p = 4 * b + k;
@@ -55,8 +65,9 @@ void linf_start_cuda(T* out, const T* clean, const int64_t* index, ImageLayout l
   const int64_t total = layout.samples * layout.blocks();
   if (total == 0) return;
   const float unit = s.eps * (1.0f / 16777216.0f);
+  const bool wide = layout.channels == 1 && layout.pixels % 4 == 0 && aligned<4>(out) && aligned<4>(clean);
   linf_start_kernel<<<static_cast<unsigned>((total + kStartThreads - 1) / kStartThreads), kStartThreads, 0,
-                      static_cast<cudaStream_t>(stream)>>>(out, clean, index, layout, total, key, unit, s);
+                      static_cast<cudaStream_t>(stream)>>>(out, clean, index, layout, total, wide, key, unit, s);
 }
 
 template <typename T>

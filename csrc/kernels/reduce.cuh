@@ -59,6 +59,7 @@ __device__ T warp_reduce(T v, Op op) {
 struct WarpTeam {
   static constexpr int size = kWarp;
   __device__ int rank() const { return threadIdx.x % kWarp; }
+  __device__ void sync() const { __syncwarp(); }  // orders memory, which a shuffle does not
   template <typename T, typename Op>
   __device__ T reduce(T v, Op op) const {
     return warp_reduce(v, op);
@@ -70,6 +71,7 @@ template <int Threads>
 struct BlockTeam {
   static constexpr int size = Threads;
   __device__ int rank() const { return threadIdx.x; }
+  __device__ void sync() const { __syncthreads(); }
   template <typename T, typename Op>
   __device__ T reduce(T v, Op op) const {
     __shared__ T partial[Threads / kWarp];

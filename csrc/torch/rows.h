@@ -1,6 +1,8 @@
 // What the bindings of row kernels share.
 #pragma once
 
+#include <array>
+
 #include "bind.h"
 #include "kernels/softmax.h"
 
@@ -27,6 +29,14 @@ inline std::optional<Tensor> packed(const std::optional<Tensor>& t) {
 template <typename T>
 const T* pointer_or_null(const std::optional<Tensor>& t) {
   return t.has_value() ? pointer<T>(*t) : nullptr;
+}
+
+// out = a b by torch's matrix product; `out` may be a part of a larger matrix.
+inline void multiply(const Tensor& a, const Tensor& b, Tensor& out) {
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
+                                    torch::stable::detail::from(out)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+  torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 }  // namespace bat_fast

@@ -1,5 +1,6 @@
-// portable.h: 16-bit floats, the exponential and the random generator.
+// portable.h and philox.h: 16-bit floats, the exponential and the random generator.
 #include "check.h"
+#include "kernels/philox.h"
 
 using namespace bat_fast;
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bat_fast import ops
+from bat_fast import _native, ops
 
 
 def textbook(features, target, temperature, weights, denominator):
@@ -104,3 +104,40 @@ def test_bad_arguments_are_named(change, error, message):
     arguments = {"features": F_, "target": T_} | change
     with pytest.raises(error, match=message):
         ops.discrimination_loss(arguments.pop("features"), arguments.pop("target"), **arguments)
+
+
+@pytest.mark.parametrize("size", [(513, 7, 10), (640, 33, 3), (4097, 3, 4)], ids=str)
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+def test_large_batches_equal_the_reference(size, denominator, device):
+    # One triangle that is copied from 512 rows, tiles of rows above 4096.
+    n, d, classes = size
+    target = torch.randint(0, classes, (n,), device=device)
+    features = torch.randn(n, d, device=device, requires_grad=True)
+    loss = ops.discrimination_loss(features, target, denominator=denominator)
+    (grad,) = torch.autograd.grad(loss, features)
+    reference = _native.reference_of("discrimination_loss")
+    expected, expected_grad = reference(features.detach().double(), target, 0.1, None, denominator)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(grad.double(), expected_grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.005, 100.0])
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+def test_extreme_temperatures(temperature, denominator, device):
+    target = torch.randint(0, 3, (20,), device=device)
+    features = torch.randn(20, 6, device=device, requires_grad=True)
+    loss = ops.discrimination_loss(features, target, temperature=temperature, denominator=denominator)
+    (grad,) = torch.autograd.grad(loss, features)
+    exact = features.detach().double().requires_grad_()
+    expected = textbook(exact, target, temperature, None, denominator)
+    (expected_grad,) = torch.autograd.grad(expected, exact)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grad.double(), expected_grad, rtol=1e-3, atol=1e-3)
+
+
+def test_a_second_derivative_is_an_error(device):
+    features = torch.randn(6, 4, device=device, requires_grad=True)
+    loss = ops.discrimination_loss(features, torch.tensor([0, 0, 1, 1, 1, 2], device=device))
+    (grad,) = torch.autograd.grad(loss, features, create_graph=True)
+    with pytest.raises(RuntimeError, match="has no second derivative"):
+        grad.sum().backward()

@@ -1,0 +1,175 @@
+// The discrimination loss: rows of the similarity matrix S = U U^T / tau of unit features. The matrix products are the
+// caller's; here are the passes between them. Element math for both twins, CPU loops, CUDA launchers.
+#pragma once
+
+#include "kernels/softmax.h"
+
+namespace bat_fast {
+
+// What a row (an anchor i) contributes to its pairs. log_sum is that of exp(s) over A(i), or over the other classes.
+template <typename T>
+struct Anchor {
+  T log_sum;
+  T weight;  // of the probabilities exp(s - log_sum): a_i, or the sum of the row's pulls
+  T share;   // a_i / |P(i)|; the a_i sum to 1 and are 0 without positives
+};
+
+// Rows first .. first + rows of the matrix of products of unit features, [rows, n].
+template <typename T>
+struct PairRows {
+  T* products;
+  const int64_t* target;  // [n]
+  int64_t n, first, rows;
+  T scale;         // 1 / tau
+  bool negatives;  // A(i) is j and the other classes, instead of all but i
+};
+
+template <typename T>
+BAT_HD T sigmoid(T x) {
+  const T t = fast_exp(x < T(0) ? x : -x);
+  return (x < T(0) ? t : T(1)) / (T(1) + t);
+}
+template <typename T>
+BAT_HD T soft_plus(T x) {
+  return (x < T(0) ? T(0) : x) + fast_log1p(fast_exp(x < T(0) ? x : -x)).log;
+}
+
+// The gradient of the loss with respect to s_ij and s_ji together: S is symmetric, so its row says it all.
+template <typename T>
+BAT_HD T pair_gradient(T s, bool same, bool negatives, const Anchor<T>& i, const Anchor<T>& j) {
+  if (negatives && same) return -(i.share * sigmoid(i.log_sum - s) + j.share * sigmoid(j.log_sum - s));
+  const T repel = i.weight * fast_exp(s - i.log_sum) + j.weight * fast_exp(s - j.log_sum);
+  return same ? repel - (i.share + j.share) : repel;
+}
+
+// Closes a row: its log-sum (top and sum), what its positives add up to, its loss.
+template <typename T>
+BAT_HD T close_anchor(Anchor<T>& a, T top, T sum) {
+  // Without positives the row has no part: the infinite log-sum makes its probabilities 0.
+  a.log_sum = a.share > T(0) ? (sum > T(0) || sum != sum ? top + std::log(sum) : -T(INFINITY)) : T(INFINITY);
+  return a.log_sum;
+}
+
+template <typename T>
+BAT_CLONES void unit_rows_cpu(const T* features, int64_t d, T* __restrict__ unit, T* __restrict__ norm, int64_t begin,
+                              int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    T square = 0;
+#pragma omp simd reduction(+ : square)
+    for (int64_t k = 0; k < d; ++k) square += features[i * d + k] * features[i * d + k];
+    norm[i] = maximum(std::sqrt(square), T(1e-12));
+    const T inverse = T(1) / norm[i];
+    for (int64_t k = 0; k < d; ++k) unit[i * d + k] = features[i * d + k] * inverse;
+  }
+}
+
+// grad_i = (g_i - u_i (u_i . g_i)) / |f_i| with g = scale * the gradient of the unit features.
+template <typename T>
+BAT_CLONES void unit_backward_cpu(const T* unit, const T* norm, const T* unit_grad, T scale, int64_t d,
+                                  T* __restrict__ grad, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const T *u = unit + i * d, *g = unit_grad + i * d;
+    T along = 0;
+#pragma omp simd reduction(+ : along)
+    for (int64_t k = 0; k < d; ++k) along += u[k] * g[k];
+    for (int64_t k = 0; k < d; ++k) grad[i * d + k] = (g[k] - u[k] * along) * (scale / norm[i]);
+  }
+}
+
+// How many samples share the class of each row, itself left out.
+inline BAT_CLONES void count_positives_cpu(const int64_t* target, int64_t n, int64_t* count, int64_t begin,
+                                           int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    int64_t same = -1;
+    for (int64_t j = 0; j < n; ++j) same += target[j] == target[i];
+    count[i] = same;
+  }
+}
+
+template <typename T>
+void share_anchors_cpu(const int64_t* count, const T* weights, int64_t n, Anchor<T>* anchors) {
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) total += count[i] > 0 ? (weights == nullptr ? 1.0 : double(weights[i])) : 0.0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double w = count[i] > 0 && total > 0 ? (weights == nullptr ? 1.0 : double(weights[i])) / total : 0.0;
+    anchors[i] = {T(0), static_cast<T>(w), static_cast<T>(w / double(count[i] > 0 ? count[i] : 1))};
+  }
+}
+
+// First pass over a row: its log-sum, and its part of the loss.
+template <typename T>
+BAT_CLONES void anchor_rows_cpu(PairRows<T> in, Anchor<T>* anchors, T* __restrict__ part, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t i = in.first + r, y = in.target[i];
+    const T* row = in.products + r * in.n;
+    T top = -T(INFINITY), sum = 0, pull = 0, loss = 0;
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < in.n; ++j) {
+      const bool counts = in.negatives ? in.target[j] != y : j != i;
+      const T s = counts ? in.scale * row[j] : -T(INFINITY);
+      top = s > top ? s : top;
+    }
+    const T shift = top == -T(INFINITY) ? T(0) : top;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < in.n; ++j) {
+      const bool counts = in.negatives ? in.target[j] != y : j != i;
+      sum += counts ? fast_exp(in.scale * row[j] - shift) : T(0);
+    }
+    const T log_sum = close_anchor(anchors[i], shift, sum), share = anchors[i].share;
+    if (share > T(0) && !in.negatives) {
+#pragma omp simd reduction(+ : loss)
+      for (int64_t j = 0; j < in.n; ++j) {
+        loss += (in.target[j] == y) & (j != i) ? log_sum - in.scale * row[j] : T(0);
+      }
+    } else if (share > T(0)) {
+      for (int64_t j = 0; j < in.n; ++j) {
+        if (in.target[j] != y || j == i) continue;
+        loss += soft_plus(log_sum - in.scale * row[j]);
+        pull += sigmoid(log_sum - in.scale * row[j]);
+      }
+      anchors[i].weight = share * pull;
+    }
+    part[i] = share * loss;
+  }
+}
+
+// Second pass: the gradient of each pair, in place.
+template <typename T>
+BAT_CLONES void pair_gradients_cpu(PairRows<T> in, const Anchor<T>* anchors, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t i = in.first + r, y = in.target[i];
+    T* row = in.products + r * in.n;
+    const Anchor<T> own = anchors[i];
+    if (in.negatives) {
+      for (int64_t j = 0; j < in.n; ++j) {
+        row[j] = pair_gradient(in.scale * row[j], in.target[j] == y, true, own, anchors[j]);
+      }
+    } else {
+      for (int64_t j = 0; j < in.n; ++j) {
+        row[j] = pair_gradient(in.scale * row[j], in.target[j] == y, false, own, anchors[j]);
+      }
+    }
+    row[i] = T(0);
+  }
+}
+
+// Fills the tiles below the diagonal from their mirror images.
+template <typename T>
+void mirror_cpu(T* s, int64_t n, int64_t tile, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t j = 0; j < i / tile * tile; ++j) s[i * n + j] = s[j * n + i];
+  }
+}
+
+// CUDA launchers, in discrimination.cu; `stream` is a cudaStream_t.
+template <typename T>
+void unit_rows_cuda(const T* features, int64_t n, int64_t d, float* unit, float* norm, void* stream);
+template <typename T>
+void unit_backward_cuda(const float* unit, const float* norm, const float* unit_grad, float scale, int64_t n, int64_t d,
+                        T* grad, void* stream);
+void share_anchors_cuda(const int64_t* target, const float* weights, int64_t n, Anchor<float>* anchors, void* stream);
+void anchor_rows_cuda(PairRows<float> in, Anchor<float>* anchors, float* part, void* stream);
+void pair_gradients_cuda(PairRows<float> in, const Anchor<float>* anchors, void* stream);
+void sum_cuda(const float* part, int64_t n, float* sum, void* stream);
+
+}  // namespace bat_fast

@@ -1,0 +1,119 @@
+// Torch face of discrimination.h: torch's matrix products, and our passes between them. Arguments have been checked in
+// bat_fast/ops/discrimination.py.
+#include "kernels/discrimination.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "rows.h"
+
+namespace bat_fast {
+namespace {
+
+constexpr int64_t kWholeMatrix = 4096;  // samples up to which the similarities are kept between the two passes
+constexpr int64_t kTileRows = 1024;     // of a larger batch, whose similarities are computed twice instead
+constexpr int64_t kMirrorTile = 128;    // rows of a tile when a CPU computes one triangle and copies it
+
+Tensor rows(Tensor& t, int64_t first, int64_t count) { return torch::stable::narrow(t, 0, first, count); }
+
+// Products of unit features, rows first .. first + count of U U^T.
+void products(Tensor& unit, int64_t first, int64_t count, Tensor& out) {
+  const int64_t n = unit.size(0);
+  if (unit.is_cuda() || count < n || n < 4 * kMirrorTile) {
+    Tensor own = rows(unit, first, count), out_rows = rows(out, 0, count);
+    multiply(own, torch::stable::transpose(unit, 0, 1), out_rows);
+    return;
+  }
+  for (int64_t i = 0; i < n; i += kMirrorTile) {  // the upper triangle, by tiles
+    const int64_t height = std::min(kMirrorTile, n - i);
+    Tensor own = rows(unit, i, height), right = rows(unit, i, n - i), band = rows(out, i, height);
+    Tensor corner = torch::stable::narrow(band, 1, i, n - i);
+    multiply(own, torch::stable::transpose(right, 0, 1), corner);
+  }
+  torch::stable::parallel_for(0, n, row_grain(n), [&](int64_t begin, int64_t end) {
+    unit.scalar_type() == ScalarType::Double ? mirror_cpu(pointer<double>(out), n, kMirrorTile, begin, end)
+                                             : mirror_cpu(pointer<float>(out), n, kMirrorTile, begin, end);
+  });
+}
+
+std::tuple<Tensor, Tensor> discrimination_loss(const Tensor& features_, const Tensor& target_, double temperature,
+                                               const std::optional<Tensor>& weights_, const std::string& denominator) {
+  const Tensor features = packed(features_), target = packed(target_);
+  const auto weights = packed(weights_);
+  const int64_t n = features.size(0), d = features.size(1);
+  const ScalarType type = accumulator(features);
+  Tensor unit = new_tensor(features, {n, d}, type), norm = new_tensor(features, {n}, type);
+  Tensor anchors = new_tensor(features, {n, 3}, type), part = new_tensor(features, {n}, type);  // Anchor: 3 numbers
+  Tensor loss = new_tensor(features, {}, type), grad = new_matrix(features),
+         unit_grad = new_tensor(features, {n, d}, type);
+  const int64_t height = n <= kWholeMatrix ? n : kTileRows;
+  Tensor similarity = new_tensor(features, {height, n}, type);
+  const auto pairs = [&](auto kind, int64_t first, int64_t count) {
+    using T = decltype(kind);
+    return PairRows<T>{pointer<T>(similarity),          pointer<int64_t>(target),  n, first, count,
+                       static_cast<T>(1 / temperature), denominator == "negatives"};
+  };
+  const auto tiles = [&](auto visit) {
+    for (int64_t first = 0; first < n; first += height) visit(first, std::min(height, n - first));
+  };
+  on_device(
+      features,
+      [&](auto kind) {
+        using T = decltype(kind);
+        auto* const anchor = pointer<Anchor<T>>(anchors);
+        const auto parallel = [](int64_t count, int64_t width, auto f) {
+          torch::stable::parallel_for(0, count, row_grain(width), f);
+        };
+        parallel(n, d, [&](int64_t begin, int64_t end) {
+          unit_rows_cpu(pointer<T>(features), d, pointer<T>(unit), pointer<T>(norm), begin, end);
+        });
+        std::vector<int64_t> count(n);
+        parallel(n, n,
+                 [&](int64_t b, int64_t e) { count_positives_cpu(pointer<int64_t>(target), n, count.data(), b, e); });
+        share_anchors_cpu(count.data(), pointer_or_null<T>(weights), n, anchor);
+        tiles([&](int64_t first, int64_t rows_here) {
+          products(unit, first, rows_here, similarity);
+          parallel(rows_here, 4 * n, [&](int64_t begin, int64_t end) {
+            anchor_rows_cpu(pairs(kind, first, rows_here), anchor, pointer<T>(part), begin, end);
+          });
+        });
+        *pointer<T>(loss) = static_cast<T>(std::accumulate(pointer<T>(part), pointer<T>(part) + n, 0.0));
+        tiles([&](int64_t first, int64_t rows_here) {
+          if (height < n) products(unit, first, rows_here, similarity);
+          parallel(rows_here, 4 * n, [&](int64_t begin, int64_t end) {
+            pair_gradients_cpu(pairs(kind, first, rows_here), anchor, begin, end);
+          });
+          Tensor out = rows(unit_grad, first, rows_here);
+          multiply(rows(similarity, 0, rows_here), unit, out);
+        });
+        parallel(n, d, [&](int64_t begin, int64_t end) {
+          unit_backward_cpu(pointer<T>(unit), pointer<T>(norm), pointer<T>(unit_grad), static_cast<T>(1 / temperature),
+                            d, pointer<T>(grad), begin, end);
+        });
+      },
+      [&](auto kind, void* stream) {
+        using T = decltype(kind);
+        auto* const anchor = pointer<Anchor<float>>(anchors);
+        unit_rows_cuda(pointer<T>(features), n, d, pointer<float>(unit), pointer<float>(norm), stream);
+        share_anchors_cuda(pointer<int64_t>(target), pointer_or_null<float>(weights), n, anchor, stream);
+        tiles([&](int64_t first, int64_t rows_here) {
+          products(unit, first, rows_here, similarity);
+          anchor_rows_cuda(pairs(float{}, first, rows_here), anchor, pointer<float>(part), stream);
+        });
+        sum_cuda(pointer<float>(part), n, pointer<float>(loss), stream);
+        tiles([&](int64_t first, int64_t rows_here) {
+          if (height < n) products(unit, first, rows_here, similarity);
+          pair_gradients_cuda(pairs(float{}, first, rows_here), anchor, stream);
+          Tensor out = rows(unit_grad, first, rows_here);
+          multiply(rows(similarity, 0, rows_here), unit, out);
+        });
+        unit_backward_cuda(pointer<float>(unit), pointer<float>(norm), pointer<float>(unit_grad),
+                           static_cast<float>(1 / temperature), n, d, pointer<T>(grad), stream);
+      });
+  return {loss, grad};
+}
+BAT_REGISTER(discrimination_loss, discrimination_loss)
+
+}  // namespace
+}  // namespace bat_fast
