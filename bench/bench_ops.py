@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import torch
 from op_cases import Case, Scene, Work
-from timing import Timing, interleaved, machine
+from timing import Timing, gpu_ceilings, interleaved, interleaved_on_gpu, machine
 from torch import Tensor
 
 import bat_fast
@@ -138,7 +138,8 @@ def measure(case: Case, device: str, seconds: float, compiled: bool) -> dict[str
     floors = (
         {"gemms": work.gemms} if work.gemms else traffic(device, work.bytes_moved) if work.bytes_moved else {}
     )
-    times = interleaved(variants | floors, seconds)
+    timer = interleaved_on_gpu if device == "cuda" else interleaved
+    times = timer(variants | floors, seconds)
     if floors:
         times["floor"] = min((times.pop(name) for name in floors), key=lambda t: t.median)
     row["ms"] = {name: t._asdict() for name, t in times.items()}
@@ -202,6 +203,8 @@ def main() -> int:
         }
         about = {"machine": machine(), "date": str(datetime.date.today()), "versions": versions}
         about["build"] = _native.build_info()
+        if options.device == "cuda":
+            about["ceilings"] = gpu_ceilings()
         options.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
     return int(any("wrong" in row for row in rows))
 

@@ -1,17 +1,22 @@
-"""The BAT training step against the same step written as repositories write it, in one run.
+"""PGD-10 and the BAT training step against the same as repositories write them, in one run.
 
     python bench/bench_step.py            the step of the digits demo
-    python bench/bench_step.py --resnet   also PreActResNet-18 at 32x32, batch 32
+    python bench/bench_step.py --resnet   also PreActResNet-18: 32x32, batch 32; on CUDA 64x64, batch 128
 
-Both sides train the same network on the same images with PGD-10, the BAT weights and the discrimination
+All sides train the same network on the same images with PGD-10, the BAT weights and the discrimination
 loss. "repository": loss.backward() in every attack step, batch norm in train mode throughout, the losses in
-plain PyTorch. Prints images per second (median and quartiles of interleaved steps) and the ratio.
+plain PyTorch. "torchattacks": input gradients alone, eval mode, the update in plain PyTorch, as that library
+has it. Prints medians and quartiles of interleaved calls, and the ratios; TF32 is on for all sides on CUDA.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from timing import interleaved, machine
@@ -24,24 +29,41 @@ EPS, STEPS = 0.15, 10
 ALPHA, BETA, TEMPERATURE = 1.0, 0.2, 0.1
 
 
-def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
-    """One step of BAT in the style of published training scripts."""
-    model.train()
+def repository_attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     adv = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
     for _ in range(STEPS):
         adv = adv.detach().requires_grad_()
         F.cross_entropy(model(adv), y).backward()
         adv = adv + EPS / 4 * adv.grad.sign()
         adv = torch.min(torch.max(adv, x - EPS), x + EPS).clamp(0, 1)
+    return adv.detach()
+
+
+def torchattacks_attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    model.eval()
+    adv = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1).detach()
+    for _ in range(STEPS):
+        adv.requires_grad_()
+        (grad,) = torch.autograd.grad(F.cross_entropy(model(adv), y), adv)
+        adv = adv.detach() + EPS / 4 * grad.sign()
+        adv = (x + torch.clamp(adv - x, min=-EPS, max=EPS)).clamp(0, 1).detach()
+    model.train()
+    return adv
+
+
+def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+    """One step of BAT in the style of published training scripts."""
+    model.train()
+    adv = repository_attack(model, x, y)
     optimizer.zero_grad()
-    logits, features = model(adv.detach(), return_features=True)
+    logits, features = model(adv, return_features=True)
     p = F.softmax(logits.detach(), dim=1)
     q = p.scatter(1, y[:, None], 0).max(dim=1).values
     w = torch.where(p.argmax(1) != y, torch.exp(-ALPHA * q), torch.ones_like(q))
     loss = (w * F.cross_entropy(logits, y, reduction="none")).sum() / w.sum()
     h = F.normalize(features, dim=1)
     similarity = h @ h.T / TEMPERATURE
-    self_pair = torch.eye(len(x), dtype=torch.bool)
+    self_pair = torch.eye(len(x), dtype=torch.bool, device=x.device)
     positive = (y[:, None] == y[None, :]) & ~self_pair
     log_p = similarity - similarity.masked_fill(self_pair, -torch.inf).logsumexp(1, keepdim=True)
     per_anchor = -(log_p * positive).sum(1) / positive.sum(1).clamp_min(1)
@@ -53,49 +75,77 @@ def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tenso
 class FastStep:
     """The step of `bat_fast.train`, without its bookkeeping."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: str | None) -> None:
         self.model, self.optimizer = model.train(), optimizer
-        self.attack = PGD(model, eps=EPS, step_size=EPS / 4, steps=STEPS)
+        self.attack = PGD(model, eps=EPS, step_size=EPS / 4, steps=STEPS, precision=precision)
         self.method = methods.create("bat", alpha=ALPHA, beta=BETA, temperature=TEMPERATURE)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
-        batch = Batch(x, y, torch.arange(len(x)))
+        batch = Batch(x, y, torch.arange(len(x), device=x.device))
         x_adv = self.attack(x, y, objective=self.method.attack_loss(self.model, batch, 0))
-        loss = self.method(self.model, batch, x_adv, 0).total
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.attack.precision is not None):
+            loss = self.method(self.model, batch, x_adv, 0).total
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
 
 
-def compare(title: str, model: nn.Module, shape: tuple[int, ...], seconds: float) -> None:
-    x, y = torch.rand(shape), torch.randint(0, model.num_classes, shape[:1])
-    sides = [copy.deepcopy(model) for _ in range(2)]
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4) for m in sides]
-    fast = FastStep(sides[1], optimizers[1])
-    times = interleaved(
-        {
-            "repository": lambda: repository_step(sides[0], optimizers[0], x, y),
-            "bat_fast": lambda: fast(x, y),
-        },
-        seconds,
-    )
-    print(f"\n{title}, images {list(shape)}, PGD-{STEPS}")
-    for name, t in times.items():
-        print(f"  {name:11} {t} ms   {shape[0] / t.median * 1e3:9.1f} images/s   n={t.n}")
-    print(f"  ratio       {times['repository'].median / times['bat_fast'].median:9.2f} x repository")
+def sides(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, dict[str, Callable[[], Any]]]:
+    """The attack alone and the whole step, in every style, each on a copy of its own."""
+
+    def copied(last: bool = False) -> tuple[nn.Module, torch.optim.Optimizer]:
+        twin = copy.deepcopy(model).train()
+        twin = twin.to(memory_format=torch.channels_last) if last else twin
+        return twin, torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+    repository, peer, images = copied(), copied()[0], x.to(memory_format=torch.channels_last)
+    attack: dict[str, Callable[[], Any]] = {
+        "repository": lambda: repository_attack(repository[0], x, y),
+        "torchattacks": lambda: torchattacks_attack(peer, x, y),
+    }
+    step: dict[str, Callable[[], Any]] = {"repository": lambda: repository_step(*repository, x, y)}
+    # 16-bit convolutions repay themselves from a certain size on.
+    for precision in (None, "bf16") if x[0].numel() >= 3 * 32 * 32 else (None,):
+        fast = FastStep(*copied(last=x.shape[1] > 1), precision)
+        name = f"bat_fast {precision or 'fp32'}"
+        attack[name] = lambda fast=fast: fast.attack(images, y)
+        step[name] = lambda fast=fast: fast(images, y)
+    return {"attack": attack, "step": step}
+
+
+def compare(
+    title: str, model: nn.Module, shape: tuple[int, ...], device: str, seconds: float
+) -> dict[str, Any]:
+    x, y = torch.rand(shape, device=device), torch.randint(0, model.num_classes, shape[:1], device=device)
+    found: dict[str, Any] = {"model": title, "images": list(shape), "steps": STEPS}
+    print(f"\n{title}, images {list(shape)}, PGD-{STEPS}, {device}")
+    for part, variants in sides(model.to(device), x, y).items():
+        times = interleaved(variants, seconds)
+        found[part] = {name: t._asdict() for name, t in times.items()}
+        for name, t in times.items():
+            rate, ratio = shape[0] / t.median * 1e3, times["repository"].median / t.median
+            print(f"  {part:7} {name:14} {t} ms {rate:10.1f} images/s  {ratio:6.2f} x repository  n={t.n}")
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--resnet", action="store_true", help="also PreActResNet-18 at 32x32")
+    parser.add_argument("--resnet", action="store_true", help="also PreActResNet-18")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each comparison")
+    parser.add_argument("--json", type=Path, help="write everything here")
     options = parser.parse_args()
+    torch.set_float32_matmul_precision("high")
     print(machine())
     small = models.create("small_cnn", num_classes=10, in_channels=1, image_size=8)
-    compare("digits demo: small_cnn", small, (128, 1, 8, 8), options.seconds)
+    rows = [compare("small_cnn", small, (128, 1, 8, 8), options.device, options.seconds)]
     if options.resnet:
-        resnet = models.create("preactresnet18", num_classes=10)
-        compare("preactresnet18", resnet, (32, 3, 32, 32), options.seconds)
+        gpu = options.device == "cuda"
+        shape = (128, 3, 64, 64) if gpu else (32, 3, 32, 32)
+        resnet = models.create("preactresnet18", num_classes=200 if gpu else 10)
+        rows.append(compare("preactresnet18", resnet, shape, options.device, options.seconds))
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,43 @@ def interleaved(
     return {name: _summary(values) for name, values in samples.items()}
 
 
+def interleaved_on_gpu(
+    variants: dict[str, Callable[[], object]], seconds: float, least: int = 15
+) -> dict[str, Timing]:
+    """The same by CUDA events: time on the device alone, with nothing of the inputs left in its L2 cache.
+
+    Clearing a large buffer evicts the cache, and keeps the device busy until the next call is queued.
+    """
+    flush = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    samples: dict[str, list[float]] = {name: [] for name in variants}
+    start, turn = time.perf_counter(), -3
+    while turn < least or time.perf_counter() - start < seconds:
+        pairs = {name: [torch.cuda.Event(enable_timing=True) for _ in range(2)] for name in variants}
+        for name, run in variants.items():
+            flush.zero_()
+            pairs[name][0].record()
+            run()
+            pairs[name][1].record()
+        torch.cuda.synchronize()
+        if turn >= 0:
+            for name, (begin, end) in pairs.items():
+                samples[name].append(begin.elapsed_time(end))
+        turn += 1
+    return {name: _summary(values) for name, values in samples.items()}
+
+
+def gpu_ceilings() -> dict[str, float]:
+    """What this device reaches now: a large copy (bytes read and written), a bf16 matrix product of noise."""
+    source = torch.randint(0, 255, (4 << 30,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    times = interleaved_on_gpu({"copy": lambda: target.copy_(source), "gemm": lambda: a @ b}, 1.0)
+    return {
+        "copy_gb_per_s": 2 * source.nbytes / times["copy"].median / 1e6,
+        "bf16_tflop_per_s": 2 * 8192**3 / times["gemm"].median / 1e9,
+    }
+
+
 def _summary(values: list[float]) -> Timing:
     low, _, high = statistics.quantiles(values, n=4)
     return Timing(statistics.median(values), low, high, len(values))

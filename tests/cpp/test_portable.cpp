@@ -1,4 +1,4 @@
-// portable.h and philox.h: 16-bit floats, the exponential and the random generator.
+// portable.h and philox.h: 16-bit floats, the exponential, the logarithm and the random generator.
 #include "check.h"
 #include "kernels/philox.h"
 
@@ -46,10 +46,22 @@ void check_exponential() {
   expect(std::isnan(fast_exp(NAN)), "exp(nan)");
 }
 
+void check_logarithm() {
+  double worst = 0;
+  for (float x = 1.2e-38f; x < 8e37f; x *= 1.00013f) {
+    const double want = std::log(static_cast<double>(x));
+    worst = std::fmax(worst, std::abs(fast_log(x) - want) / std::fmax(std::abs(want), 1e-3));
+  }
+  expect_close("worst relative error of fast_log, in 2^-23", 0, worst * 8388608, 0, 1.2);
+  expect(fast_log(1.0f) == 0.0f, "log(1)");
+  expect(std::isnan(fast_log(NAN)), "log(nan)");
+}
+
 int main() {
   check_philox();
   check_16_bits<half_bits>(0x7c00);
   check_16_bits<bfloat_bits>(0x7f80);
   check_exponential();
+  check_logarithm();
   return finish();
 }
