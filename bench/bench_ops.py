@@ -1,0 +1,220 @@
+"""Every operator beside public PyTorch: as repositories write it, as an expert does, compiled; and its floor.
+
+    python bench/bench_ops.py                         the table
+    python bench/bench_ops.py --no-compile --only step --json ops.json
+    pytest bench/bench_ops.py --benchmark-enable      the same cases under pytest-benchmark
+
+The variants of a row run in turns in one process. Before anything is timed, each is compared with the
+operator in float64 on the same inputs; where one differs no number is printed for the row, and the exit
+status is 1. The floor of a kernel limited by memory is the fastest of torch's copy and triad over as many
+bytes as it has to move; that of `discrimination_loss` is its two matrix products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from op_cases import Case, Scene, Work
+from timing import Timing, interleaved, machine
+from torch import Tensor
+
+import bat_fast
+from bat_fast import _native, ops
+
+COLUMNS = ("native", "eager", "best", "compiled", "floor")
+
+
+def cases(device: str = "cpu") -> Iterator[Case]:
+    """Every operator that is there, at the sizes of its targets."""
+    kernels = {"kl_loss": "pair_loss", "mart_loss": "pair_loss", "holistic_weights": "holistic_loss"}
+    for operator, size, reach, compiles, make in _everything(Scene(device), device == "cuda"):
+        if hasattr(ops, operator):
+            yield Case(operator, kernels.get(operator, operator), size, make, reach, compiles)
+
+
+def _everything(scene: Scene, gpu: bool) -> Iterator[tuple[Any, ...]]:
+    wide, rows = ({"floor": 0.85}, {"floor": 0.6}) if gpu else ({"floor": 1 / 1.15}, {})
+    shapes = (
+        [(128, 3, 64, 64), (512, 3, 64, 64)]
+        if gpu
+        else [(128, 3, 32, 32), (128, 3, 64, 64), (64, 3, 224, 224)]
+    )
+    for shape in shapes:
+        size = "x".join(map(str, shape))
+        at = wide if shape == shapes[-1] or not gpu else {}
+        yield "linf_step_", size, at, True, partial(scene.step, "linf", *shape)
+        if shape != (64, 3, 224, 224):
+            yield "l2_step_", size, at if gpu else {}, False, partial(scene.step, "l2", *shape)
+            yield "random_start", size, at if gpu else {}, False, partial(scene.start, *shape)
+    for n, classes in [(128, 10), (128, 200), (4096, 1000)]:
+        reach = {(128, 200): {"best": 6.0, "compiled": 2.0}, (4096, 1000): {"best": 7.0, "compiled": 4.0}}
+        for name in ("attack_grad", "bat_loss", "kl_loss", "mart_loss", "soft_target_loss"):
+            at = {} if gpu or name != "bat_loss" else reach.get((n, classes), {})
+            at = rows if gpu and n == 4096 else at
+            compiles = name in ("attack_grad", "bat_loss") or (
+                n == 128 and classes == 200 and name != "mart_loss"
+            )
+            yield name, f"{n}x{classes}", at, compiles, partial(scene.rows, name, n, classes)
+    for n, at in ((128, {"eager": 4.0, "compiled": 2.3}), (1024, {"eager": 2.3, "compiled": 1.7})):
+        yield (
+            "discrimination_loss",
+            f"{n}x512",
+            {} if gpu else at,
+            True,
+            partial(scene.discrimination, n, 512),
+        )
+    for form, n, times in (("hr", 128, 80), ("hr", 1024, 100), ("hd", 128, 500), ("hd", 1024, 2000)):
+        at = {"us": 60.0} if gpu and n == 1024 else {} if gpu else {"eager": float(times)}
+        yield "holistic_weights", f"{form} {n}", at, False, partial(scene.holistic, form, n)
+    for n, classes in [(128, 200), (4096, 1000)]:
+        yield (
+            "ensemble_targets_",
+            f"{n}x{classes}",
+            rows if n == 4096 else {},
+            False,
+            partial(scene.ensemble, 20000, n, classes),
+        )
+    for name in ("smooth_relu", "softplus"):
+        shape = (512, 64, 32, 32) if gpu else (32, 64, 32, 32)
+        yield (
+            name,
+            "x".join(map(str, shape)),
+            wide if gpu else {},
+            True,
+            partial(scene.activation, name, *shape),
+        )
+    n = 512 if gpu else 128
+    yield "crop_flip", f"{n}x64x64", wide if gpu else {"best": 3.0}, False, partial(scene.crop, 4096, n, 64)
+
+
+def tensors(result: Any) -> list[Tensor]:
+    return [result.clone()] if isinstance(result, Tensor) else [t.clone() for t in result]
+
+
+def wrong(work: Work, variants: dict[str, Callable[[], Any]], tolerance: float) -> list[str]:
+    """Which variants do not give the operator's results in float64, and by how much."""
+    found, exact = [], [t.double() for t in tensors(work.exact())]
+    for name, run in variants.items():
+        if name in work.unchecked:
+            continue
+        work.restore()
+        pairs = list(zip(tensors(run()), exact, strict=True))
+        errors = [float((a.double() - b).norm() / b.norm().clamp_min(1e-30)) for a, b in pairs]
+        if not all(error <= tolerance for error in errors):  # a NaN is wrong too
+            found.append(f"{name} differs by {', '.join(f'{error:.1e}' for error in errors)}")
+    work.restore()
+    return found
+
+
+def traffic(device: str, moved: int) -> dict[str, Callable[[], Any]]:
+    """Copy and triad that move ``moved`` bytes, in buffers that together hold as many."""
+    a, b = (torch.rand(moved // 8, device=device) for _ in range(2))
+    c = [torch.rand(moved // 12, device=device) for _ in range(3)]
+    return {"copy": lambda: a.copy_(b), "triad": lambda: torch.add(c[0], c[1], alpha=2, out=c[2])}
+
+
+def measure(case: Case, device: str, seconds: float, compiled: bool) -> dict[str, Any]:
+    """Time one case: a row of the table."""
+    torch.manual_seed(0)
+    work = case.make()
+    variants: dict[str, Callable[[], Any]] = {"native": work.native}
+    variants |= {name: run for name, run in (("eager", work.eager), ("best", work.best)) if run is not None}
+    if compiled and case.compiles and work.best is not None:
+        best = work.best
+        variants["compiled"] = partial(torch.compile(best.func, dynamic=False), *best.args, **best.keywords)
+    row: dict[str, Any] = {"operator": case.operator, "size": case.size, "bytes": work.bytes_moved}
+    row["native"] = ops.is_native(case.kernel, device)
+    if errors := wrong(work, variants, case.tolerance):
+        return row | {"wrong": errors}
+    floors = (
+        {"gemms": work.gemms} if work.gemms else traffic(device, work.bytes_moved) if work.bytes_moved else {}
+    )
+    times = interleaved(variants | floors, seconds)
+    if floors:
+        times["floor"] = min((times.pop(name) for name in floors), key=lambda t: t.median)
+    row["ms"] = {name: t._asdict() for name, t in times.items()}
+    if work.bytes_moved:
+        row["gb_per_s"] = work.bytes_moved / times["native"].median / 1e6
+    return row | judged(case, times)
+
+
+def judged(case: Case, times: dict[str, Timing]) -> dict[str, Any]:
+    ours = times["native"].median
+    ratios = {name: t.median / ours for name, t in times.items() if name != "native"}
+    ratios["us"] = 1 / (1e3 * ours)
+    reached = {
+        c: ratios[c] / (1 / f if c == "us" else f) if c in ratios else None for c, f in case.reach.items()
+    }
+    return {"ratios": ratios, "reach": case.reach, "reached": reached}
+
+
+def text(row: dict[str, Any]) -> str:
+    head = f"{row['operator']:20}{row['size']:>14}"
+    if "wrong" in row:
+        return f"{head}   WRONG, not timed: {'; '.join(row['wrong'])}"
+    times = [row["ms"].get(column) for column in COLUMNS]
+    us = [f"{t['median'] * 1e3:10.1f}" if t else f"{'-':>10}" for t in times]
+    spread = 50 * (times[0]["high"] - times[0]["low"]) / times[0]["median"]
+    ratios = [f"{row['ratios'][c]:9.2f}" if c in row["ratios"] else f"{'-':>9}" for c in COLUMNS[1:]]
+    reach = "; ".join(verdict(c, factor, row["reached"][c]) for c, factor in row["reach"].items())
+    note = "" if row["native"] else " (the reference answers)"
+    return f"{head}{us[0]} ±{spread:3.0f}%{''.join(us[1:])} |{''.join(ratios)} | {reach}{note}"
+
+
+def verdict(column: str, factor: float, reached: float | None) -> str:
+    goal = f"<= {factor:g} us" if column == "us" else f"{factor:.2g}x {column}"
+    if reached is None:
+        return f"{goal}: not measured"
+    return f"{goal}: {'met' if reached >= 1 else f'missed by {100 * (1 - reached):.0f} %'}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--json", type=Path, help="write everything here")
+    options = parser.parse_args()
+    heads = [f"{column:>10}" for column in COLUMNS[1:]]
+    print(f"{machine()}, {datetime.date.today()}")
+    print("medians in us (half the quartile range of native), and their multiples of native")
+    print(f"{'':34}{'native':>10}      {''.join(heads)} |{''.join(h[1:] for h in heads)} | to reach")
+    rows = []
+    for case in cases(options.device):
+        if options.only in case.name:
+            rows.append(measure(case, options.device, options.seconds, not options.no_compile))
+            print(text(rows[-1]), flush=True)
+    if options.json:
+        versions = {
+            "bat_fast": bat_fast.__version__,
+            "torch": torch.__version__,
+            "python": sys.version.split()[0],
+        }
+        about = {"machine": machine(), "date": str(datetime.date.today()), "versions": versions}
+        about["build"] = _native.build_info()
+        options.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    return int(any("wrong" in row for row in rows))
+
+
+@pytest.mark.parametrize("column", ["native", "best"])
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_operator(benchmark: Any, case: Case, column: str) -> None:
+    torch.manual_seed(0)
+    work = case.make()
+    run = getattr(work, column) or work.eager
+    assert not wrong(work, {column: run}, case.tolerance)
+    benchmark(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
