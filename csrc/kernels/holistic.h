@@ -1,5 +1,4 @@
-// The worst-case weights of holistic robust training, solved exactly in O(N) per step and without a sort. One solver
-// for both twins: it sees the losses only through Team::fold, a reduction over the samples.
+// Worst-case weights of holistic robust training, exact and without a sort; the twins differ in Team::fold alone.
 #pragma once
 
 #include "kernels/portable.h"
@@ -15,7 +14,7 @@ struct Holistic {
 
 struct Fold {  // what a reduction over the samples returns, and one sample contributes
   double sum, count, high, low;
-  Fold() = default;  // no values: shared memory has no initialisers
+  Fold() = default;  // shared memory has no initialisers
   BAT_HD Fold(double sum, double count = 0, double high = -INFINITY, double low = INFINITY)
       : sum(sum), count(count), high(high), low(low) {}
 };
@@ -32,8 +31,7 @@ struct Optimum {  // scale * keep(d) / (t + slope d) for a sample, `worst` for t
   BAT_HD double weight(double gap) const { return scale * cut.keep(gap) / (t + slope * gap); }
 };
 
-// The largest loss, where it is first and how often, and its distance from the smallest; range NaN: bad losses.
-struct Spread {
+struct Spread {  // the largest loss, its distance from the smallest (NaN: bad losses), its first index and its count
   double top, range, first, tops;
 };
 
@@ -47,14 +45,13 @@ struct Divergence {
   }
 };
 
-// Reads the losses into team.gap.
-template <typename Team>
+template <typename Team>  // reads the losses into team.gap
 BAT_HD Spread measure(const Team& team) {
   const Fold f = team.fold([=](int64_t i) BAT_INLINE {
     const double loss = team.loss(i);
     return Fold{loss - loss, 0, loss, loss};  // NaN if any is not finite
   });
-  const double top = f.high, range = f.high - f.low;
+  const double top = f.high, range = top - f.low;
   const Fold g = team.fold([=](int64_t i) BAT_INLINE {
     const double gap = top - team.loss(i);
     team.gap[i] = range > 0 ? gap / range : 0.0;
@@ -64,8 +61,8 @@ BAT_HD Spread measure(const Team& team) {
 }
 
 // Where mass alpha has been moved, largest gaps first, when a sample has mass m_i ~ 1 / lift(d), lift(d) = t + slope d,
-// up to the cut and 1 / lift(cut) beyond. The excess  alpha lift(d) sum_{d_i < d} m_i - (1 - alpha) #{d_i >= d}  grows
-// with d; it changes sign at a sample, which keeps a part, or in a gap between two.
+// up to the cut and 1 / lift(cut) beyond: where  alpha lift(d) sum_{d_i < d} m_i - (1 - alpha) #{d_i >= d}  changes
+// sign.
 template <typename Team>
 BAT_HD Cut find_cut(const Team& team, double alpha, double guess, double t, double slope) {
   const double n = static_cast<double>(team.n);
