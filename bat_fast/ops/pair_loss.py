@@ -43,7 +43,9 @@ def _pair_loss_reference(
             valid, label = valid_labels(target, clean.shape[1])
             label = label[:, None]
             q = z_adv.softmax(1)
-            margin = 1.0001 - q.scatter(1, label, 0.0).amax(1) + 1e-12
+            rest = q.scatter(1, label, 0.0)
+            other = rest.gather(1, rest.argmax(1, keepdim=True)).squeeze(1)  # of equal ones the first alone
+            margin = 1.0001 - other + 1e-12
             bce = -z_adv.log_softmax(1).gather(1, label).squeeze(1) - margin.log()
             kl = torch.where(p == 0, 0.0, p * (log_p - (q + 1e-12).log())).sum(1)
             per_sample = bce + beta * kl * (1.0000001 - p.gather(1, label).squeeze(1))

@@ -87,7 +87,7 @@ def _l2_step_reference(
     x, g = clean.to(compute), grad.to(compute)
 
     def length(t: Tensor) -> Tensor:
-        return t.flatten(1).norm(dim=1).reshape(-1, *[1] * (t.dim() - 1))
+        return t.reshape(len(t), -1).norm(dim=1).reshape(-1, *[1] * (t.dim() - 1))
 
     v = adv.to(compute) + step_size * g / (length(g) + 1e-10) - x
     v = v * (eps / length(v)).clamp(max=1.0)  # 0 / 0 below: nothing moved

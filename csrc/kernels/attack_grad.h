@@ -119,10 +119,12 @@ BAT_HD void softmax_row_cpu(const T* z, int64_t classes, Attack<T> a, const T* r
   const T weight = a.soft_weight / static_cast<T>(classes);
   T value = 0;
   if (a.loss == AttackLoss::kKl) {
-    const RowNorm<T> ref = row_norm(reference, classes);
+    const T ref_top = largest(reference, 0, classes), ref_sum = sum_exp(reference, classes, ref_top);
+    const RowNorm<T> ref = {ref_top, std::log(ref_sum)};
+    const T ref_scale = T(1) / ref_sum;  // q is computed as p is: equal logits give no gradient at all
 #pragma omp simd reduction(+ : value)
     for (int64_t c = 0; c < classes; ++c) {
-      const T log_q = ref.log_probability(reference[c]), q = fast_exp(log_q), p = grad[c];
+      const T log_q = ref.log_probability(reference[c]), q = ref_scale * fast_exp(reference[c] - ref_top), p = grad[c];
       value += kl_term(q, log_q, norm.log_probability(z[c]));
       grad[c] = p - q + (soft == nullptr ? T(0) : soft_grad(p, soft[c], mean_difference, weight));
     }

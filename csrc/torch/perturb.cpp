@@ -12,9 +12,12 @@ StepLimits<T> limits(double step_size, double eps, double lo, double hi) {
 }
 
 // Runs step(adv, grad, clean) on arrays of one dense layout, with copies only where the layouts differ.
+// `whole_samples`: the pixels of a sample have to follow each other, which they do not where another dimension is
+// outside the batch.
 template <typename Step>
-void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, Step step) {
-  if (is_dense(adv)) {
+void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, bool whole_samples, Step step) {
+  const bool whole = adv.is_contiguous() || adv.size(0) <= 1 || adv.stride(0) * adv.size(0) == adv.numel();
+  if (is_dense(adv) && (whole || !whole_samples)) {
     step(adv, with_layout_of(grad, adv), with_layout_of(clean, adv));
     return;
   }
@@ -25,7 +28,7 @@ void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, Step step) {
 
 void linf_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo,
                 double hi) {
-  on_dense(adv, grad, clean, [&](Tensor& a, const Tensor& g, const Tensor& c) {
+  on_dense(adv, grad, clean, false, [&](Tensor& a, const Tensor& g, const Tensor& c) {
     // The gradient has the type of the images, or a 16-bit one.
     const auto with_grad_type = [&](auto type, auto run) {
       g.element_size() == 2 ? with_16bit_type(g, run) : run(type);
@@ -54,7 +57,7 @@ BAT_REGISTER(linf_step_, linf_step_)
 
 void l2_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo, double hi) {
   const int64_t samples = adv.dim() ? adv.size(0) : 1, pixels = samples ? adv.numel() / samples : 0;
-  on_dense(adv, grad, clean, [&](Tensor& a, const Tensor& g, const Tensor& c) {
+  on_dense(adv, grad, clean, true, [&](Tensor& a, const Tensor& g, const Tensor& c) {
     const auto with_grad_type = [&](auto type, auto run) {
       g.element_size() == 2 ? with_16bit_type(g, run) : run(type);
     };

@@ -111,6 +111,15 @@ def test_nan_logits_are_seen(loss, device, dtype):
     assert loss != "ce" or value[1].isnan()
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_equal_logits_have_no_kl_gradient(size, device, dtype):
+    # Rounding errors would become whole steps of the linf attack.
+    z = logits(*size, device, dtype)
+    grad, value = ops.attack_grad(z, labels(*size, device), loss="kl", reference=z.clone())
+    assert not grad.any()
+    torch.testing.assert_close(value, torch.zeros_like(value), rtol=0, atol=3e-6)
+
+
 def test_reference_may_have_another_dtype(device):
     z, y = logits(4, 5, device, torch.float32), labels(4, 5, device)
     other = logits(4, 5, device, torch.float32)

@@ -83,6 +83,15 @@ def test_l2_step_is_the_textbook_step(shape, scale, device, dtype):
             torch.testing.assert_close(work.double(), exact, **close, msg=f"{name}, {grad_name}")
 
 
+def test_l2_step_where_the_batch_is_not_outermost_in_memory(device, dtype):
+    clean, grad = (images((6, 4, 5), device, dtype).transpose(0, 1) for _ in range(2))
+    adv = (clean + 0.1).clamp(0, 1)
+    assert not adv.is_contiguous()
+    exact = textbook_l2(adv.double(), grad.double(), clean.double(), 0.3, 0.5)
+    out = ops.l2_step_(adv, grad, clean, step_size=0.3, eps=0.5)
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=2e-6)
+
+
 def test_l2_step_without_gradient_radius_or_step(device, dtype):
     clean = images((3, 2, 4, 4), device, dtype)
     moved = (clean + 0.01).clamp(0, 1)
