@@ -51,7 +51,7 @@ Array<T> batch(int64_t n, double (*value)(int64_t)) {
   return Array<T>(random_array<T>(n, value), 1);
 }
 
-// The first mass the solver moves, the parts that a cut leaves, and where only the largest losses keep mass.
+// Without a radius or without corruption, a cut in the middle, only the largest losses, only the worst atom.
 template <typename T>
 void check_edges(const Array<T>& losses) {
   constexpr double edges[][2] = {{0, 0},    {0, 0.2},   {1e-6, 1e-12}, {0.3, 0}, {0.3, 1e-3},

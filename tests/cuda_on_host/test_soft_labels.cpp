@@ -22,7 +22,7 @@ Array<int64_t> few_ids(Size size) {
 // Each sample at most once, in no order.
 Array<int64_t> unique_ids(Size size) {
   Array<int64_t> index(size.rows);
-  for (int64_t n = 0; n < size.rows; ++n) index[n] = (size.samples - 1 - n * 7 % size.samples);
+  for (int64_t n = 0; n < size.rows; ++n) index[n] = size.samples - 1 - n * 7 % size.samples;
   return index;
 }
 
