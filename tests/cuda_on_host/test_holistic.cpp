@@ -40,6 +40,10 @@ void check(const Array<T>& losses, Holistic problem) {
     expect_close("gradient", i, share * load(got.grad[i]), share * want.grad[i], kStored<T>);
   }
   expect_close("loss", 0, loss[0], want_loss[0], 1e-6);
+  double sum = 0, finite = 0;
+  for (int64_t i = 0; i <= n; ++i) sum += got.weights[i];
+  for (int64_t i = 0; i < n; ++i) finite += wide[i] - wide[i];
+  if (finite == 0) expect_close("sum of weights", 0, sum, 1, 1e-5);
   if (failures != failed) {
     std::printf("  with N = %d, alpha %g, r %g, %s\n", static_cast<int>(n), problem.alpha, problem.r,
                 problem.hr ? "hr" : "hd");
