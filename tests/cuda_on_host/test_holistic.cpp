@@ -40,6 +40,10 @@ void check(const Array<T>& losses, Holistic problem) {
     expect_close("gradient", i, share * load(got.grad[i]), share * want.grad[i], kStored<T>);
   }
   expect_close("loss", 0, loss[0], want_loss[0], 1e-6);
+  double sum = 0, finite = 0;
+  for (int64_t i = 0; i <= n; ++i) sum += got.weights[i];
+  for (int64_t i = 0; i < n; ++i) finite += wide[i] - wide[i];
+  if (finite == 0) expect_close("sum of weights", 0, sum, 1, 1e-5);
   if (failures != failed) {
     std::printf("  with N = %d, alpha %g, r %g, %s\n", static_cast<int>(n), problem.alpha, problem.r,
                 problem.hr ? "hr" : "hd");
@@ -51,7 +55,7 @@ Array<T> batch(int64_t n, double (*value)(int64_t)) {
   return Array<T>(random_array<T>(n, value), 1);
 }
 
-// The first mass the solver moves, the parts that a cut leaves, and where only the largest losses keep mass.
+// Without a radius or without corruption, a cut in the middle, only the largest losses, only the worst atom.
 template <typename T>
 void check_edges(const Array<T>& losses) {
   constexpr double edges[][2] = {{0, 0},    {0, 0.2},   {1e-6, 1e-12}, {0.3, 0}, {0.3, 1e-3},

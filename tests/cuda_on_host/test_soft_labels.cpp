@@ -22,7 +22,7 @@ Array<int64_t> few_ids(Size size) {
 // Each sample at most once, in no order.
 Array<int64_t> unique_ids(Size size) {
   Array<int64_t> index(size.rows);
-  for (int64_t n = 0; n < size.rows; ++n) index[n] = (size.samples - 1 - n * 7 % size.samples);
+  for (int64_t n = 0; n < size.rows; ++n) index[n] = size.samples - 1 - n * 7 % size.samples;
   return index;
 }
 
@@ -76,8 +76,10 @@ int main() {
   check_type<float>();
   check_type<half_bits>();
   check_type<bfloat_bits>();
-  const Size many = {3, 300, 2};  // more rows than a warp, or the threads of a block, look through at once
-  check<float>(many, few_ids(many), 0.9f);
+  const Size many = {150, 300, 2};  // duplicates so far apart that a team sees them in different rounds
+  Array<int64_t> twice(many.rows);
+  for (int64_t n = 0; n < many.rows; ++n) twice[n] = n % many.samples;
+  check<float>(many, twice, 0.9f);
   const Size long_rows = {2, 6, 2100};
   Array<int64_t> same(long_rows.rows);
   for (int64_t n = 0; n < long_rows.rows; ++n) same[n] = 1;
