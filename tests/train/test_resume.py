@@ -25,7 +25,7 @@ def die(*_):
 
 place, config, out = sys.argv[1:]
 run = Trainer(read_command(["--config", config]).config, out, progress=False)
-step, attack, save, dump = 0, run.attack, trainer.save_checkpoint, torch.save
+step, attack, save, dump = 0, run.step.attack, trainer.save_checkpoint, torch.save
 
 def attack_then_die(*args, **options):
     global step
@@ -42,7 +42,7 @@ def save_then_die(path, state):
     save(path, state)
 
 if place == "inside an epoch":
-    run.attack = attack_then_die
+    run.step.attack = attack_then_die
 trainer.save_checkpoint = save_then_die
 run.fit()
 """
