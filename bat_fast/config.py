@@ -135,6 +135,8 @@ class EvalConfig:
     """PGD steps of the validation that chooses the best epoch."""
     test_steps: int = 20
     """PGD steps of the final test."""
+    step_size: Ratio | None = None
+    """Step of both; None is that of the attack."""
     batch_size: int = 256
     """Images at a time."""
     every: int = 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bat_fast import data, methods
 from bat_fast.attacks import PGD
@@ -93,8 +94,15 @@ def build_average(config: TrainConfig, model: nn.Module) -> torch.optim.swa_util
     if config.optim.average == "none":
         return None
     ema = config.optim.average == "ema"
-    how = swa.get_ema_multi_avg_fn(config.optim.average_decay) if ema else swa.get_swa_multi_avg_fn()
+    how = swa.get_ema_multi_avg_fn(config.optim.average_decay) if ema else _equal_average
     return swa.AveragedModel(model, multi_avg_fn=how, use_buffers=True)
+
+
+@torch.no_grad()
+def _equal_average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+    """SWA; torch's own divides integers too (the batch counter of batch norm), which is an error."""
+    for mean, value in zip(averaged, current, strict=True):
+        mean.lerp_(value, 1 / (count + 1)) if mean.is_floating_point() else mean.copy_(value)
 
 
 def dry_run(config: TrainConfig) -> str:

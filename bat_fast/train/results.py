@@ -46,11 +46,12 @@ def results_of(
 def metadata_of(config: TrainConfig, recipe: dict[str, Any]) -> dict[str, str]:
     """How to build the model again and what it was trained for, as text; `load_run` reads it."""
     settings, attack = plain(config), config.attack
+    step = attack.step_size if config.eval.step_size is None else config.eval.step_size
     return {
         "bat_fast": __version__,
         **{name: str(value) for name, value in recipe.items()},
         "eps": str(attack.eps),
-        "step_size": str(attack.eps / 4 if attack.step_size is None else attack.step_size),
+        "step_size": str(attack.eps / 4 if step is None else step),
         "norm": attack.norm,
         "method": json.dumps(settings["method"]),
         "data": json.dumps(settings["data"]),

@@ -107,7 +107,8 @@ class Trainer:
                     row |= self._accuracies("val", self.config.eval.val_steps)
                     # Without attacks robust accuracy is near 0 and its maximum an accident of early epochs.
                     criterion = robust if self.step.attacks else "val/clean_acc"
-                    if self.best is None or row[criterion] > self.best[criterion]:
+                    better = self.best is None or row[criterion] > self.best[criterion]
+                    if better and not (self.best and row.get("val/collapsed")):
                         self.best = row
                 self.epoch = epoch + 1
                 if row.get("val/collapsed"):
@@ -168,11 +169,11 @@ class Trainer:
         return data.ResidentLoader(source, size, shuffle=False, seed=0, device=self.device)
 
     def _eval_attack(self, steps: int) -> PGD:
-        attack = self.config.attack
+        attack, step = self.config.attack, self.config.eval.step_size
         return PGD(
             self.evaluated,
             eps=attack.eps,
-            step_size=attack.step_size,
+            step_size=attack.step_size if step is None else step,
             steps=steps,
             norm=attack.norm,
             seed=self.config.seed,

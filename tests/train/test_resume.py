@@ -93,6 +93,25 @@ def test_killed_and_resumed(uninterrupted, small, tmp_path, place):
             assert same(before[part], after[part]), (name, part)
 
 
+TE = {"name": "te", "over": "trades", "weight": 30, "start": 1, "end": 4}
+
+
+def test_the_memory_of_temporal_ensembling_survives(small, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    Trainer(small(method=TE), whole, progress=False).fit()
+    command = [sys.executable, "-c", CHILD, "inside an epoch", str(whole / "config.yaml"), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    state = load_checkpoint(out / "checkpoints" / "last.pt")
+    assert state["epoch"] == 2
+    assert state["method"]["memory"].any()
+    Trainer(small(method=TE), out, resume=True, progress=False).fit()
+    assert rows(out) == rows(whole)
+    before, after = (load_checkpoint(folder / "checkpoints" / "last.pt") for folder in (whole, out))
+    assert same(before["method"], after["method"])
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_resuming_a_finished_run_repeats_its_outputs(uninterrupted, small):
     before = json.loads((uninterrupted / "results.json").read_text())
     (uninterrupted / "results.json").unlink()
