@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from bat_fast.config import Ratio
+from bat_fast.config import Ratio, recipes
 
 _BAD_INPUT = (ValueError, TypeError, OSError, argparse.ArgumentError)
 _OPTIONAL = {"jsonargparse", "yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
@@ -16,6 +16,7 @@ _USAGE = """usage: bat-fast VERB ... [--debug]
 
   train   train a model: bat-fast train --recipe digits-bat
   eval    accuracy of a saved model: bat-fast eval runs/my-run
+  recipes what `train --recipe` knows, one line each
   info    versions, devices, and which operators run natively
 
 `bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error."""
@@ -42,7 +43,7 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if words else 2
-    verbs = {"train": _train, "eval": _eval, "info": _info}
+    verbs = {"train": _train, "eval": _eval, "recipes": _recipes, "info": _info}
     if words[0] not in verbs:
         raise ValueError(f"no verb {words[0]!r}; there are {', '.join(verbs)}")
     verbs[words[0]](words[1:])
@@ -54,9 +55,13 @@ def _train(words: list[str]) -> None:
         import_module(package)
     from bat_fast.report.table import print_results
     from bat_fast.train import Trainer
+    from bat_fast.train.build import dry_run
     from bat_fast.train.settings import read_command
 
     command = read_command(words)
+    if command.dry_run:
+        print(dry_run(command.config))
+        return
     trainer = Trainer(command.config, command.out, resume=command.resume)
     print(f"run folder  {command.out}", flush=True)
     try:
@@ -91,6 +96,15 @@ def _eval(words: list[str]) -> None:
         print(json.dumps(evaluation, indent=2))
     else:
         print_evaluation(evaluation, run)
+
+
+def _recipes(words: list[str]) -> None:
+    parser = _Parser("recipes", "The recipes that come with bat_fast, one line each.")
+    parser.parse_args(words)
+    files = recipes()
+    width = max(map(len, files)) + 2
+    for name, path in files.items():
+        print(f"{name:<{width}}{path.read_text().partition(chr(10))[0].removeprefix('# ')}")
 
 
 def _info(words: list[str]) -> None:

@@ -39,9 +39,22 @@ class Ratio(float):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelNoiseConfig:
+    """Wrong labels in the training split, for experiments on memorisation. val and test stay clean."""
+
+    kind: Literal["symmetric", "nearest"] = "symmetric"
+    """New label: any class by chance (the true one too), or the other class with the nearest mean image."""
+    rate: Ratio = Ratio("0")
+    """Share of the training samples that are drawn, in [0, 1]."""
+    seed: int = 0
+    """Which samples, and which labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     name: str = "digits"
     """Name of the data set."""
+    label_noise: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +85,14 @@ class AttackConfig:
     """Autocast of the attack's forward and backward passes; None is float32."""
     engine: Literal["auto", "eager"] = "auto"
     """How the steps are run."""
+    targets: Literal["none", "random"] = "none"
+    """Climb away from the label, or towards a random other class (a new one in every epoch)."""
+    clean_start: float = 0.0
+    """Share of the batches whose attack starts at the image in spite of random_start."""
+    warmup: float = 0.0
+    """Curriculum: fraction of the run over which radius and step rise linearly to their values."""
+    first_steps: int | None = None
+    """Curriculum: number of steps in the first epoch, rising to ``steps`` over ``warmup``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +113,20 @@ class OptimConfig:
     """Factor of ``multistep``."""
     warmup: float = 0.0
     """Fraction of the run with a linear rise of the rate from 0."""
+    label_smoothing: float = 0.0
+    """Share of the label's probability given to all classes alike, in [0, 1)."""
+    clip: float | None = None
+    """Largest norm of the gradient of all parameters; None does not clip."""
+    awp: float = 0.0
+    """Radius of adversarial weight perturbation (Wu et al. 2020), relative to each layer's norm; 0 is off."""
+    awp_start: float = 0.0
+    """Fraction of the run after which the weights are perturbed."""
+    average: Literal["none", "ema", "swa"] = "none"
+    """Average of the weights that is validated, tested and saved: exponential or equal (SWA)."""
+    average_decay: float = 0.995
+    """Of the exponential average, per step."""
+    average_start: float = 0.0
+    """Fraction of the run after which averaging begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +135,15 @@ class EvalConfig:
     """PGD steps of the validation that chooses the best epoch."""
     test_steps: int = 20
     """PGD steps of the final test."""
+    step_size: Ratio | None = None
+    """Step of both; None is that of the attack."""
     batch_size: int = 256
     """Images at a time."""
     every: int = 1
     """Epochs between validations."""
+    on_collapse: Literal["warn", "stop", "restore"] = "warn"
+    """When single-step training falls into catastrophic overfitting: only say so, end the run, or go on from
+    the weights of the best epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)

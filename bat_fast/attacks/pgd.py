@@ -40,6 +40,8 @@ class PGD:
             statistics restored afterwards.
         precision: autocast of the model inside the attack: None, ``"bf16"`` or ``"fp16"``; the images
             and the update stay in float32.
+        start_scale: radius of the random start in units of ``eps``; the gaussian one ignores it.
+        project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
         engine: how the steps run; ``"auto"`` and ``"eager"`` are the same today.
         seed: of the random starts, which also depend on the sample's index and on ``draw``.
         lo, hi: range of a pixel.
@@ -66,6 +68,8 @@ class PGD:
         engine: str = "auto",
         seed: int = 0,
         *,
+        start_scale: float = 1.0,
+        project: bool = True,
         lo: float = 0.0,
         hi: float = 1.0,
     ) -> None:
@@ -80,10 +84,12 @@ class PGD:
         self.precision = _choice("precision", precision, tuple(_PRECISIONS))
         self.engine = _choice("engine", engine, ("auto", "eager"))
         self.seed = seed
+        self.start_scale = float(start_scale)
+        self.project = bool(project)
         self.lo, self.hi = float(lo), float(hi)
         self._calls = 0
         self._range_seen = False
-        for name in ("eps", "step_size"):
+        for name in ("eps", "step_size", "start_scale"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)}")
         if not isinstance(steps, int) or steps < 0:
@@ -116,7 +122,8 @@ class PGD:
             draw: which random start of these samples (an epoch, a restart); None counts the calls.
 
         Returns:
-            A new, detached [N, C, H, W] tensor inside the ball and inside [lo, hi].
+            A new, detached [N, C, H, W] tensor inside [lo, hi], and inside the ball where the start is in it
+            and the steps are projected.
 
         Raises:
             ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit.
@@ -127,18 +134,19 @@ class PGD:
             clean, label = _usable(x.detach()), _usable(y)
             goal = None if targets is None else _usable(targets)
             self._check(clean, label, goal)
-            adv = self._start(clean, index, draw)
+            adv = self.start(clean, index, draw)
             if self.steps and len(clean):
                 self._climb(adv, clean, label, goal, objective or AttackLoss(self.loss))
         return adv
 
-    def _start(self, clean: Tensor, index: Tensor | None, draw: int) -> Tensor:
+    def start(self, clean: Tensor, index: Tensor | None = None, draw: int = 0) -> Tensor:
+        """Where the attack on ``clean`` starts, a new tensor; arguments as in a call."""
         if not self.random_start:
             return clean.clamp(self.lo, self.hi)
         gaussian = self.random_start == "gaussian"
         return ops.random_start(
             clean,
-            eps=_GAUSSIAN_STD if gaussian else self.eps,
+            eps=_GAUSSIAN_STD if gaussian else self.eps * self.start_scale,
             norm="gaussian" if gaussian else self.norm,
             seed=self.seed,
             index=index,
@@ -146,6 +154,13 @@ class PGD:
             lo=self.lo,
             hi=self.hi,
         )
+
+    def step(self, adv: Tensor, grad: Tensor, clean: Tensor) -> None:
+        """One step of ``adv`` along ``grad``, in place, with the projections."""
+        # No pixel can move further than the range, and no image further than that times the root of its size.
+        reach = (self.hi - self.lo) * max(1, clean[:1].numel()) ** (0.5 if self.norm == "l2" else 0.0)
+        radius = self.eps if self.project else reach
+        _STEPS[self.norm](adv, grad, clean, step_size=self.step_size, eps=radius, lo=self.lo, hi=self.hi)
 
     def _climb(
         self, adv: Tensor, clean: Tensor, y: Tensor, targets: Tensor | None, objective: AttackLoss
@@ -155,8 +170,6 @@ class PGD:
         if reference is None and objective.loss.startswith("kl"):
             with self._autocast(clean.device.type):
                 reference = self.model(clean)
-        step = _STEPS[self.norm]
-        limits = {"step_size": self.step_size, "eps": self.eps, "lo": self.lo, "hi": self.hi}
         for _ in range(self.steps):
             with torch.enable_grad(), self._autocast(adv.device.type):
                 leaf = adv.detach().requires_grad_()
@@ -172,7 +185,7 @@ class PGD:
                 label=y,
             )
             (grad,) = torch.autograd.grad(logits, leaf, grad_logits.to(logits.dtype))
-            step(adv, grad, clean, **limits)
+            self.step(adv, grad, clean)
 
     def _autocast(self, device_type: str) -> Any:
         dtype = _PRECISIONS[self.precision]

@@ -30,6 +30,7 @@ class Source:
     """Mean of each channel over the training split, in [0, 1]."""
     std: tuple[float, ...]
     """Standard deviation of each channel over the training split."""
+    true_labels: Tensor | None = None  # [M] int64, where ``labels`` were changed on purpose
 
     def __post_init__(self) -> None:
         where = f"data set {self.name}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bat_fast import ops
 from bat_fast.attacks.loss import AttackLoss
@@ -33,6 +34,9 @@ class Bat:
     beta = 0 is PGD-AT, bit for bit. Only the abstract of the paper was at hand when this was written, so
     these closed forms are the reference definition *of this project*; every choice is an option.
 
+    With ``holistic``, L_RW is instead the worst case of `bat_fast.methods.holistic` over the losses
+    ``w_i CE_i``, divided by the mean weight: a sample that BAT trusts little is less likely the worst.
+
     Raises:
         ValueError: an option is out of its range.
     """
@@ -51,6 +55,12 @@ class Bat:
     """Weigh the anchors of the discrimination loss by w_i, so that harmful samples shape it less."""
     warmup: int = 0
     """Epochs in which alpha and beta rise linearly from 0."""
+    holistic: Literal["none", "hd", "hr"] = "none"
+    """Replace the reweighted mean by the worst case of holistic robust training."""
+    corruption: float = 0.0
+    """Its fraction of corrupted data, >= 0."""
+    radius: float = 0.2
+    """Its statistical radius in nats, >= 0."""
 
     def __post_init__(self) -> None:
         at_least("bat.alpha", self.alpha, 0.0)
@@ -59,6 +69,9 @@ class Bat:
         at_least("bat.warmup", self.warmup, 0)
         choice("bat.normalize", self.normalize, ("weights", "batch"))
         choice("bat.denominator", self.denominator, ("all", "negatives"))
+        choice("bat.holistic", self.holistic, ("none", "hd", "hr"))
+        at_least("bat.corruption", self.corruption, 0.0)
+        at_least("bat.radius", self.radius, 0.0)
 
     def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss:
         """Cross-entropy."""
@@ -83,6 +96,10 @@ class Bat:
         ramp = min(1.0, epoch / self.warmup) if self.warmup else 1.0
         logits, features = self._forward(model, x_adv)
         loss, weights = ops.bat_loss(logits, batch.y, alpha=ramp * self.alpha, normalize=self.normalize)
+        if self.holistic != "none":
+            losses = weights * F.cross_entropy(logits, batch.y, reduction="none")
+            value = ops.holistic_loss(losses, alpha=self.corruption, r=self.radius, form=self.holistic)
+            loss = value / weights.mean() if self.normalize == "weights" else value
         metrics = {"weight_mean": weights.mean(), "harmful_share": (weights < 1).float().mean()}
         if features is not None:
             discrimination = ops.discrimination_loss(

@@ -10,10 +10,11 @@ from bat_fast.methods.base import Terms
 
 def outcome(
     total: Tensor,  # scalar
-    logits: Tensor,  # [N, C] of the images trained on
+    logits: Tensor,  # [N, C] of the images trained on, or attacked
     target: Tensor,  # [N] int64
     *,
     accuracy: str,
+    fitted: Tensor | None = None,  # [N, C]
     **metrics: Tensor,  # scalars
 ) -> Terms:
     """The terms of a batch, with the loss and the accuracy on the images trained on.
@@ -23,6 +24,8 @@ def outcome(
         logits: the model's answer.
         target: the classes.
         accuracy: name of the accuracy: ``robust_acc`` or ``clean_acc``.
+        fitted: the logits that the loss fits to the classes, where these are not ``logits``; their
+            accuracy is ``clean_acc``.
         metrics: further ones.
 
     Returns:
@@ -30,5 +33,8 @@ def outcome(
     """
     answer = logits.detach()
     measured = {"loss": total, accuracy: (answer.argmax(1) == target).float().mean(), **metrics}
+    if fitted is not None:
+        measured["clean_acc"] = (fitted.detach().argmax(1) == target).float().mean()
     per_sample = F.cross_entropy(answer.float(), target, reduction="none")
-    return Terms(total, per_sample, {name: value.detach() for name, value in measured.items()})
+    metrics = {name: value.detach() for name, value in measured.items()}
+    return Terms(total, per_sample, metrics, logits if fitted is None else fitted)

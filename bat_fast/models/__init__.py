@@ -13,11 +13,11 @@ from importlib import import_module
 from types import ModuleType
 
 from bat_fast.models.activation import activation as _activation
-from bat_fast.models.activation import activations
+from bat_fast.models.activation import activations, smooth
 from bat_fast.models.base import Classifier, Spec
 from bat_fast.models.normalize import Normalize
 
-__all__ = ["Classifier", "Normalize", "Spec", "activations", "create", "names"]
+__all__ = ["Classifier", "Normalize", "Spec", "activations", "create", "names", "smooth"]
 
 
 def _architectures() -> Iterator[ModuleType]:
@@ -66,7 +66,8 @@ def create(
         num_classes: number of logits.
         in_channels: channels of the images.
         image_size: height = width of the images; needed by vision transformers only.
-        activation: ``relu``, ``silu``, ``gelu``, ``elu``, ``celu``, ``mish`` or ``softplus``.
+        activation: ``relu``, ``silu``, ``gelu``, ``elu``, ``celu``, ``mish``, ``softplus`` or
+            ``smooth_relu``.
         mean, std: per channel, of pixels in [0, 1]; None does not normalise.
 
     Raises:

@@ -70,6 +70,13 @@ class Progress:
         notes.append(f"{meter.images_per_second():,.0f} img/s")
         self._bar.update(self._task, completed=self._step, note="  ".join(notes))
 
+    def warn(self, message: str) -> None:
+        """Print a line that nobody overlooks."""
+        if self._bar is None:
+            print(f"WARNING: {message}", flush=True)
+        else:
+            self._bar.console.print(f"WARNING: {message}", style="bold red", highlight=False, markup=False)
+
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Print the line of an epoch."""
         self._clean = row.get("val/clean_acc", self._clean)

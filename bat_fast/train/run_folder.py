@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from bat_fast.config import Ratio, TrainConfig
 from bat_fast.train.atomic import atomic_write
@@ -33,7 +34,7 @@ def _plain(value: Any) -> Any:
 
 class RunFolder:
     """``config.yaml``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``, ``curves.png``,
-    ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path."""
+    ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path; ``label_noise.csv`` where there is."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,6 +43,7 @@ class RunFolder:
         self.results = path / "results.json"
         self.model = path / "model.safetensors"
         self.curves = path / "curves.png"
+        self.labels = path / "label_noise.csv"
         self.best = path / "checkpoints" / "best.pt"
         self.last = path / "checkpoints" / "last.pt"
 
@@ -90,6 +92,14 @@ class RunFolder:
             file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
+
+    def write_labels(self, index: Tensor, true: Tensor | None, labels: Tensor) -> None:
+        """Write ``label_noise.csv``: id, true and given label of every training sample; nothing for None."""
+        if true is None:
+            return
+        rows = zip(index.tolist(), true.tolist(), labels.tolist(), strict=True)
+        text = "index,true,given\n" + "".join(f"{i},{before},{after}\n" for i, before, after in rows)
+        atomic_write(self.labels, lambda file: file.write(text.encode()))
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write ``results.json``."""

@@ -22,6 +22,7 @@ class Command(NamedTuple):
     config: TrainConfig
     out: Path
     resume: bool
+    dry_run: bool
 
 
 def read_command(arguments: list[str]) -> Command:
@@ -39,6 +40,8 @@ def read_command(arguments: list[str]) -> Command:
     files = [str(_recipe(name)) for name in names] + _take(rest, "--config")
     out = _take(rest, "--out")
     resume = "--resume" in rest
+    dry_run = "--dry-run" in rest
+    rest = [argument for argument in rest if argument != "--dry-run"]
     if resume and not out:
         raise ValueError("--resume needs --out DIR, the folder of the run to continue")
     if resume and not files:
@@ -48,7 +51,7 @@ def read_command(arguments: list[str]) -> Command:
         files = [str(stored)]
     config = _parse(files, rest)
     label = names[-1] if names else config.method.get("name", "run")
-    return Command(config, Path(out[-1]) if out else RunFolder.default_path(label), resume)
+    return Command(config, Path(out[-1]) if out else RunFolder.default_path(label), resume, dry_run)
 
 
 def _parse(files: list[str], rest: list[str]) -> TrainConfig:
@@ -59,11 +62,16 @@ def _parse(files: list[str], rest: list[str]) -> TrainConfig:
     if asked and asked[-1] != parser.parse_args(base).method.get("name"):
         base += ["--method", json.dumps({"name": asked[-1]})]
     parsed: dict[str, Any] = parser.parse_args(base + rest).as_dict()
-    values = {name: parsed[name] for name in (item.name for item in fields(TrainConfig))}
-    for item in fields(TrainConfig):
+    return _build(TrainConfig, parsed)
+
+
+def _build(kind: Any, parsed: dict[str, Any]) -> Any:
+    """The dataclass ``kind``, and the dataclasses inside it, from nested dictionaries."""
+    values = {item.name: parsed[item.name] for item in fields(kind)}
+    for item in fields(kind):
         if is_dataclass(item.default_factory):
-            values[item.name] = item.default_factory(**values[item.name])
-    return TrainConfig(**values)
+            values[item.name] = _build(item.default_factory, values[item.name])
+    return kind(**values)
 
 
 def _parser() -> ArgumentParser:
@@ -77,6 +85,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--recipe", default=absent, help=f"shipped settings: {', '.join(recipes())}")
     parser.add_argument("--out", default=absent, help="run folder (default: runs/NAME-DATE-TIME)")
     parser.add_argument("--resume", action="store_true", default=absent, help="continue the run in --out")
+    dry_run = "check the settings, build model and method, and stop: no data is read, no file written"
+    parser.add_argument("--dry-run", action="store_true", default=absent, help=dry_run)
     parser.add_class_arguments(TrainConfig)
     return parser
 

@@ -10,9 +10,11 @@ from bat_fast.methods import Method, create, names
 from bat_fast.methods.bat import Bat
 from bat_fast.methods.pgd_at import PgdAt
 
+NAMES = ["bat", "fgsm_rs", "free", "holistic", "mart", "n_fgsm", "pgd_at", "standard", "te", "trades"]
+
 
 def test_names():
-    assert names() == ["bat", "pgd_at", "standard"]
+    assert names() == NAMES
     for name in names():
         assert isinstance(create(name), Method)
 
@@ -45,7 +47,7 @@ def test_text_and_integers_become_the_annotated_types():
 
 @pytest.mark.parametrize("name", ["bats", "base", "options", "outcome", ""])
 def test_an_unknown_method_lists_what_exists(name):
-    with pytest.raises(ValueError, match=f"there is no method '{name}'; there are bat, pgd_at, standard"):
+    with pytest.raises(ValueError, match=f"there is no method '{name}'; there are {', '.join(NAMES)}"):
         create(name)
 
 
@@ -69,6 +71,20 @@ def test_an_unknown_method_lists_what_exists(name):
         ("bat", {"warmup": 1.5}, r"bat\.warmup must be a whole number, got 1\.5"),
         ("bat", {"warmup": -1}, r"bat\.warmup must be a finite number >= 0"),
         ("bat", {"weighted": "perhaps"}, r"bat\.weighted must be true or false, got 'perhaps'"),
+        ("trades", {"beta": -1}, r"trades\.beta must be a finite number >= 0"),
+        ("mart", {"beta": "nan"}, r"mart\.beta must be a finite number >= 0"),
+        ("holistic", {"form": "hx"}, r"holistic\.form must be one of hd, hr, got 'hx'"),
+        ("holistic", {"r": -1}, r"holistic\.r must be a finite number >= 0"),
+        ("fgsm_rs", {"step": 0}, r"fgsm_rs\.step must be a finite number > 0"),
+        ("n_fgsm", {"k": -1}, r"n_fgsm\.k must be a finite number >= 0"),
+        ("free", {"replays": 0}, r"free\.replays must be a finite number >= 1"),
+        ("te", {"momentum": 1}, r"te\.momentum must be below 1"),
+        ("te", {"start": 5, "end": 5}, r"te\.end must be after te\.start = 5, got 5"),
+        ("te", {"over": "nothing"}, "there is no method 'nothing'"),
+        ("te", {"over": "te"}, r"te\.over: te keeps a state"),
+        ("te", {"over": "free"}, r"te\.over: free keeps a state or attacks on its own"),
+        ("te", {"over": "bat", "options": {"alhpa": 1}}, "method bat has no option 'alhpa'"),
+        ("bat", {"holistic": "hx"}, r"bat\.holistic must be one of none, hd, hr"),
         ("bat", {"normalize": "sum"}, r"bat\.normalize must be one of weights, batch, got 'sum'"),
         ("bat", {"denominator": "none"}, r"bat\.denominator must be one of all, negatives"),
     ],
@@ -100,7 +116,7 @@ def _entry_points(monkeypatch, name):
 
 def test_a_method_of_another_package(monkeypatch):
     _entry_points(monkeypatch, "third")
-    assert names() == ["bat", "pgd_at", "standard", "third"]
+    assert names() == [*NAMES, "third"]
     assert create("third", gamma="1/2") == Third(gamma=0.5)
     with pytest.raises(ValueError, match="method third has no option 'gama'; it has gamma"):
         create("third", gama=1)

@@ -145,6 +145,7 @@ def test_the_activation_replaces_every_relu(name):
         ("elu", lambda x: torch.where(x > 0, x, x.exp() - 1)),
         ("celu", lambda x: torch.where(x > 0, x, x.exp() - 1)),
         ("mish", lambda x: x * torch.tanh((1 + x.exp()).log())),
+        ("smooth_relu", lambda x: torch.where(x > 0, x - (400 * x + 1).log() / 400, 0.0)),
         ("softplus", lambda x: (1 + (10 * x).exp()).log() / 10),
     ],
 )

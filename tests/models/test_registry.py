@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from torch import nn
 
-from bat_fast.models import Classifier, create, names
+from bat_fast.models import Classifier, create, names, smooth
+from bat_fast.models.activation import SmoothReLU
 from bat_fast.models.small_cnn import SmallCNN
 
 
@@ -115,3 +117,29 @@ def test_every_model_is_a_classifier():
 def test_a_model_shares_no_activation_between_places():
     model = create("small_cnn", num_classes=10)
     assert sum(isinstance(module, nn.ReLU) for module in model.modules()) == 3
+
+
+def test_smooth_converts_an_existing_model_and_keeps_its_weights():
+    for name, options in (("small_cnn", {}), ("preactresnet18", {}), ("timm:resnet18", {})):
+        if name.startswith("timm"):
+            pytest.importorskip("timm")
+        model = create(name, num_classes=3, **options)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        assert smooth(model, "smooth_relu") is model
+        layers = [module for module in model.modules() if isinstance(module, SmoothReLU)]
+        assert layers
+        assert not any(isinstance(module, nn.ReLU) for module in model.modules())
+        after = model.state_dict()
+        assert all(torch.equal(value, after[key]) for key, value in before.items())
+        assert len(after) == len(before) + len(layers)
+        logits = model.eval()(torch.rand(2, 3, 32, 32))
+        logits.sum().backward()
+        assert all(layer.beta_raw.grad is not None for layer in layers)
+        assert all(layer.beta_raw.item() == 20 for layer in layers)
+
+
+def test_smooth_says_when_there_is_nothing_to_replace():
+    with pytest.raises(ValueError, match="smooth: Linear has no ReLU layer that silu could replace"):
+        smooth(nn.Linear(2, 2), "silu")
+    with pytest.raises(ValueError, match="activation: there is no 'wavy'"):
+        smooth(create("small_cnn", num_classes=2), "wavy")

@@ -25,7 +25,7 @@ def die(*_):
 
 place, config, out = sys.argv[1:]
 run = Trainer(read_command(["--config", config]).config, out, progress=False)
-step, attack, save, dump = 0, run.attack, trainer.save_checkpoint, torch.save
+step, attack, save, dump = 0, run.step.attack, trainer.save_checkpoint, torch.save
 
 def attack_then_die(*args, **options):
     global step
@@ -42,7 +42,7 @@ def save_then_die(path, state):
     save(path, state)
 
 if place == "inside an epoch":
-    run.attack = attack_then_die
+    run.step.attack = attack_then_die
 trainer.save_checkpoint = save_then_die
 run.fit()
 """
@@ -91,6 +91,25 @@ def test_killed_and_resumed(uninterrupted, small, tmp_path, place):
         before, after = (load_checkpoint(folder / "checkpoints" / name) for folder in (uninterrupted, out))
         for part in ("epoch", "model", "optimizer", "method", "rng", "config"):
             assert same(before[part], after[part]), (name, part)
+
+
+TE = {"name": "te", "over": "trades", "weight": 30, "start": 1, "end": 4}
+
+
+def test_the_memory_of_temporal_ensembling_survives(small, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    Trainer(small(method=TE), whole, progress=False).fit()
+    command = [sys.executable, "-c", CHILD, "inside an epoch", str(whole / "config.yaml"), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    state = load_checkpoint(out / "checkpoints" / "last.pt")
+    assert state["epoch"] == 2
+    assert state["method"]["memory"].any()
+    Trainer(small(method=TE), out, resume=True, progress=False).fit()
+    assert rows(out) == rows(whole)
+    before, after = (load_checkpoint(folder / "checkpoints" / "last.pt") for folder in (whole, out))
+    assert same(before["method"], after["method"])
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_resuming_a_finished_run_repeats_its_outputs(uninterrupted, small):

@@ -1,0 +1,30 @@
+"""Classes for a targeted attack to move towards."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bat_fast import ops
+
+
+def random_targets(
+    y: Tensor,  # [N] int64
+    index: Tensor,  # [N] int64 data set ids
+    num_classes: int,
+    *,
+    seed: int = 0,
+    draw: int = 0,
+) -> Tensor:
+    """A class other than ``y`` for each sample, [N] int64, that depends on (seed, id, draw) alone.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"attack.targets: {num_classes} class leaves no other one to move towards")
+    half = torch.full((len(y), 1), 0.5, device=y.device)
+    # The generator of the random starts, with another seed: one number in [0, 1] per sample.
+    unit = ops.random_start(half, eps=0.5, seed=seed ^ 0x7A26E7, index=index, draw=draw)
+    offset = (unit.flatten() * (num_classes - 1)).long().clamp_(max=num_classes - 2)
+    return (y + 1 + offset) % num_classes

@@ -1,0 +1,59 @@
+"""Wrong labels on purpose, to see what a training method memorises."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bat_fast.config import Ratio
+from bat_fast.data.source import Source
+
+
+def add_label_noise(source: Source, *, kind: str, rate: float | str, seed: int) -> Source:
+    """``source`` with some labels replaced; ``true_labels`` holds what they were.
+
+    Exactly ``round(rate * M)`` samples are drawn, by their ids: neither the order of the source nor the
+    device matters.
+
+    Args:
+        source: the split.
+        kind: ``"symmetric"``: a drawn sample gets any of the classes by chance, its own included, so that
+            rate 1 is a random labelling (Dong et al. 2021); ``"nearest"``: the other class whose mean image
+            is nearest in l2, a harmful sample in the sense of Xu et al. 2021.
+        rate: share of the samples, in [0, 1].
+        seed: which samples, and which labels.
+
+    Raises:
+        ValueError: an argument is out of range, or a single class leaves no other one.
+    """
+    rate = float(Ratio(rate))
+    if kind not in ("symmetric", "nearest"):
+        raise ValueError(f"data.label_noise.kind must be symmetric or nearest, got {kind!r}")
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"data.label_noise.rate must be in [0, 1], got {rate:g}")
+    if source.num_classes < 2:
+        raise ValueError(f"data.label_noise: {source.name} has a single class")
+    key = hashlib.sha256(f"label noise/{seed}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
+    count = len(source)
+    by_id = source.index.argsort()
+    drawn = by_id[torch.randperm(count, generator=generator)[: round(rate * count)]]
+    labels = source.labels.clone()
+    if kind == "symmetric":
+        labels[drawn] = torch.randint(source.num_classes, (len(drawn),), generator=generator)
+    else:
+        labels[drawn] = _nearest_other(source, drawn)
+    return replace(source, labels=labels, true_labels=source.labels)
+
+
+def _nearest_other(source: Source, rows: Tensor) -> Tensor:
+    """The class, other than its own, whose mean image is nearest to each of ``rows``."""
+    images = source.images.flatten(1).double()
+    means = torch.full((source.num_classes, images.shape[1]), torch.inf, dtype=torch.float64)
+    for label in source.labels.unique():
+        means[label] = images[source.labels == label].mean(0)
+    distance = torch.cdist(images[rows], means).nan_to_num(torch.inf)
+    return distance.scatter(1, source.labels[rows, None], torch.inf).argmin(1)

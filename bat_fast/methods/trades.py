@@ -1,0 +1,51 @@
+"""TRADES (Zhang et al. 2019, arXiv:1901.08573)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bat_fast import ops
+from bat_fast.attacks.loss import AttackLoss
+from bat_fast.batch import Batch
+from bat_fast.methods.base import Terms
+from bat_fast.methods.options import at_least
+from bat_fast.methods.outcome import outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trades:
+    """Clean accuracy and stability as two terms::
+
+        loss = mean_i CE(f(x_i), y_i) + beta mean_i KL(softmax f(x_i) || softmax f(x'_i))
+
+    and ``x'`` climbs the KL. The published code attacks in eval mode from ``x + 0.001 n``
+    (``attack: {bn_mode: eval, random_start: gaussian}``), and trains on ``x`` and ``x'`` in two passes.
+    """
+
+    beta: float = 6.0
+    """Weight of the KL, >= 0."""
+
+    def __post_init__(self) -> None:
+        at_least("trades.beta", self.beta, 0.0)
+
+    def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss:
+        """The KL, away from the attacked model's answer to the clean images."""
+        del model, batch, epoch
+        return AttackLoss("kl")
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        x_adv: Tensor,  # [N, C, H, W] in [0, 1]
+        epoch: int,
+    ) -> Terms:
+        """The loss of one batch; metrics ``loss``, ``kl``, ``robust_acc`` and ``clean_acc``."""
+        del epoch
+        clean, adv = model(batch.x), model(x_adv)
+        kl, _ = ops.kl_loss(clean, adv)
+        loss = F.cross_entropy(clean, batch.y) + self.beta * kl
+        return outcome(loss, adv, batch.y, accuracy="robust_acc", fitted=clean, kl=kl)

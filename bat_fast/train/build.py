@@ -1,0 +1,128 @@
+"""From a configuration to the parts of a run, with or without the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast import data, methods
+from bat_fast.attacks import PGD
+from bat_fast.config import TrainConfig
+from bat_fast.evaluate import build_model
+from bat_fast.train.schedule import learning_rate
+
+_CURRICULUM = ("targets", "clean_start", "warmup", "first_steps")  # of the training step, not of PGD
+
+
+def check(config: TrainConfig) -> None:
+    """Raise ValueError naming the first setting that is out of its range."""
+    least = {
+        "epochs": (config.epochs, 1),
+        "batch_size": (config.batch_size, 1),
+        "seed": (config.seed, 0),
+        "eval.batch_size": (config.eval.batch_size, 1),
+        "eval.every": (config.eval.every, 1),
+        "optim.awp": (config.optim.awp, 0),
+    }
+    for name, (value, low) in least.items():
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
+    shares = {
+        "attack.clean_start": config.attack.clean_start,
+        "attack.warmup": config.attack.warmup,
+        "optim.label_smoothing": config.optim.label_smoothing,
+        "optim.awp_start": config.optim.awp_start,
+        "optim.average_decay": config.optim.average_decay,
+        "optim.average_start": config.optim.average_start,
+        "data.label_noise.rate": config.data.label_noise.rate,
+    }
+    for name, share in shares.items():
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{name} must be in [0, 1], got {share}")
+    if config.attack.first_steps is not None and not config.attack.warmup:
+        raise ValueError("attack.first_steps needs attack.warmup, the fraction of the run that it rises over")
+    if config.optim.clip is not None and not config.optim.clip > 0:
+        raise ValueError(f"optim.clip must be > 0, got {config.optim.clip}")
+    if config.attack.first_steps is not None and config.attack.first_steps < 0:
+        raise ValueError(f"attack.first_steps must be at least 0, got {config.attack.first_steps}")
+    if "name" not in config.method:
+        raise ValueError("method.name is missing")
+
+
+def model_recipe(config: TrainConfig, shape: data.Shape) -> dict[str, Any]:
+    """The arguments of `bat_fast.models.create`, but for mean and std, which the weights hold."""
+    classes = shape.num_classes if config.model.num_classes is None else config.model.num_classes
+    if classes < shape.num_classes:
+        raise ValueError(
+            f"model.num_classes is {classes}, but {config.data.name} has {shape.num_classes} classes"
+        )
+    return {
+        "arch": config.model.name,
+        "num_classes": classes,
+        "in_channels": shape.in_channels,
+        "image_size": shape.image_size,
+        "activation": config.model.activation,
+    }
+
+
+def build_method(config: TrainConfig) -> methods.Method:
+    """The method of the configuration."""
+    options = {key: value for key, value in config.method.items() if key != "name"}
+    return methods.create(config.method["name"], **options)
+
+
+def build_attack(config: TrainConfig, method: methods.Method, model: nn.Module) -> PGD:
+    """The attack of the configuration, as far as the method does not set it itself."""
+    options = {name: value for name, value in asdict(config.attack).items() if name not in _CURRICULUM}
+    ask = getattr(method, "attack_options", None)
+    return PGD(model, **(options | (ask(options) if ask else {})), seed=config.seed)
+
+
+def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of the configuration."""
+    optim = config.optim
+    return torch.optim.SGD(model.parameters(), optim.lr, optim.momentum, weight_decay=optim.weight_decay)
+
+
+def build_average(config: TrainConfig, model: nn.Module) -> torch.optim.swa_utils.AveragedModel | None:
+    """What averages the weights and the running statistics, if the configuration asks for it."""
+    swa = torch.optim.swa_utils
+    if config.optim.average == "none":
+        return None
+    ema = config.optim.average == "ema"
+    how = swa.get_ema_multi_avg_fn(config.optim.average_decay) if ema else _equal_average
+    return swa.AveragedModel(model, multi_avg_fn=how, use_buffers=True)
+
+
+@torch.no_grad()
+def _equal_average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+    """SWA; torch's own divides integers too (the batch counter of batch norm), which is an error."""
+    for mean, value in zip(averaged, current, strict=True):
+        mean.lerp_(value, 1 / (count + 1)) if mean.is_floating_point() else mean.copy_(value)
+
+
+def dry_run(config: TrainConfig) -> str:
+    """Check every setting and build all parts on the CPU, without the data; one line about them.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    check(config)
+    shape = data.shape(config.data.name)
+    model = build_model(model_recipe(config, shape))
+    method = build_method(config)
+    attack = build_attack(config, method, model)
+    build_optimizer(config, model)
+    build_average(config, model)
+    learning_rate(config.optim, 0, 1)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    known = "" if config.data.name in data.names() else " (its loader is not part of this version)"
+    return (
+        f"ok: {config.data.name}{known}, {config.model.name} with {weights:,} parameters, "
+        f"{config.method['name']}, {attack.norm} eps {float(attack.eps):.4g}, {attack.steps} steps, "
+        f"{config.epochs} epochs"
+    )
