@@ -210,7 +210,7 @@ def main() -> int:
 
 
 @pytest.mark.parametrize("column", ["native", "best"])
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
 def test_operator(benchmark: Any, case: Case, column: str) -> None:
     torch.manual_seed(0)
     work = case.make()

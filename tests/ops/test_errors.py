@@ -108,7 +108,7 @@ def copied(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: a.clone() if isinstance(a, Tensor) else a for name, a in arguments.items()}
 
 
-@pytest.mark.parametrize(("operator", "name", "value", "names"), mistakes())
+@pytest.mark.parametrize(("operator", "name", "value", "names"), list(mistakes()))
 def test_a_mistake_is_an_error_that_names_the_argument(operator, name, value, names):
     arguments = copied(RIGHT[operator])
     before = copied(arguments)
