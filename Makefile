@@ -26,7 +26,8 @@ format: $(VENV)/.installed  ## rewrite the sources in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-bench: $(VENV)/.installed  ## the training step against the same step as repositories write it
+bench: $(VENV)/.installed  ## every operator and the training step against public PyTorch
+	$(BIN)/python bench/bench_ops.py
 	$(BIN)/python bench/bench_step.py
 
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own

@@ -7,7 +7,8 @@
 The variants of a row run in turns in one process. Before anything is timed, each is compared with the
 operator in float64 on the same inputs; where one differs no number is printed for the row, and the exit
 status is 1. The floor of a kernel limited by memory is the fastest of torch's copy and triad over as many
-bytes as it has to move; that of `discrimination_loss` is its two matrix products.
+bytes as it has to move; that of `discrimination_loss` is its two matrix products. The eager column of
+`holistic_weights` is a conic solver, as published, where cvxpy is installed.
 """
 
 from __future__ import annotations

@@ -162,10 +162,10 @@ class Scene:
     def holistic(self, form: str, n: int) -> Work:
         losses, reference = 2 * self.rand(n), _native.reference_of("holistic_loss")
         solver = None
-        if importlib.util.find_spec("cvxpy") and importlib.util.find_spec("ecos"):
-            from holistic_solver import weights_by_ecos
+        if importlib.util.find_spec("cvxpy"):
+            from holistic_solver import weights_by_solver
 
-            solver = partial(weights_by_ecos, losses.double().cpu().numpy(), 0.1, 0.1, form)
+            solver = partial(weights_by_solver, losses.double().cpu().numpy(), 0.1, 0.1, form)
         return Work(
             lambda: ops.holistic_weights(losses, alpha=0.1, r=0.1, form=form), solver,
             partial(reference, losses, 0.1, 0.1, form),
