@@ -73,7 +73,7 @@ def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tenso
 
 
 class FastStep:
-    """The step of `bat_fast.train`, without its bookkeeping."""
+    """The step of `bat_fast.train`, without its bookkeeping; ``precision`` is that of the attack."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: str | None) -> None:
         self.model, self.optimizer = model.train(), optimizer
@@ -83,8 +83,7 @@ class FastStep:
     def __call__(self, x: Tensor, y: Tensor) -> None:
         batch = Batch(x, y, torch.arange(len(x), device=x.device))
         x_adv = self.attack(x, y, objective=self.method.attack_loss(self.model, batch, 0))
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.attack.precision is not None):
-            loss = self.method(self.model, batch, x_adv, 0).total
+        loss = self.method(self.model, batch, x_adv, 0).total  # in float32, as the trainer has it
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -26,18 +26,27 @@ class Timing(NamedTuple):
 def interleaved(
     variants: dict[str, Callable[[], object]], seconds: float, least: int = 7
 ) -> dict[str, Timing]:
-    """Time all variants in turns for about ``seconds`` (and ``least`` turns), after two warm-up turns."""
+    """Time all variants in turns for about ``seconds`` (and ``least`` turns), after two warm-up turns.
+
+    A turn of a variant repeats it for about 2 ms, so that a short call is timed as a training loop meets it
+    and not with the caches and the sleeping threads that the variant before it left behind.
+    """
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
     samples: dict[str, list[float]] = {name: [] for name in variants}
+    repeats = dict.fromkeys(variants, 1)
     start, turn = time.perf_counter(), -2
     while turn < least or time.perf_counter() - start < seconds:
         for name, run in variants.items():
             synchronize()
             begin = time.perf_counter()
-            run()
+            for _ in range(repeats[name]):
+                run()
             synchronize()
+            milliseconds = (time.perf_counter() - begin) * 1e3 / repeats[name]
             if turn >= 0:
-                samples[name].append((time.perf_counter() - begin) * 1e3)
+                samples[name].append(milliseconds)
+            else:
+                repeats[name] = max(1, int(2.0 / milliseconds))
         turn += 1
     return {name: _summary(values) for name, values in samples.items()}
 
