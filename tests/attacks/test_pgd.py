@@ -301,3 +301,28 @@ def test_bad_options_are_named(option, value, message):
 
 def test_its_text_holds_its_parameters():
     assert "eps=0.1" in repr(bat_fast.PGD(network(), eps=0.1))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_without_projection_images_leave_the_ball_but_not_the_range(norm):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    x, y = torch.rand(16, 3, 2, 2), torch.randint(0, 3, (16,))
+    options = {"eps": 0.1, "step_size": 0.1, "steps": 1, "norm": norm, "start_scale": 2.0}
+    free, held = PGD(model, project=False, **options), PGD(model, **options)
+    order = float("inf") if norm == "linf" else 2
+    for attack, most in ((free, 0.3), (held, 0.1)):
+        adv = attack(x, y)
+        distance = (adv - x).flatten(1).norm(order, dim=1)
+        assert distance.max() <= most + 1e-5
+        assert adv.min() >= 0
+        assert adv.max() <= 1
+    assert (free(x, y) - x).flatten(1).norm(order, dim=1).max() > 0.12
+
+
+def test_the_start_can_be_wider_than_the_ball():
+    x = torch.full((64, 1, 4, 4), 0.5)
+    model = torch.nn.Flatten()
+    reach = (PGD(model, eps=0.1, start_scale=2.0).start(x) - x).abs().amax()
+    assert 0.19 < reach <= 0.2 + 1e-6
+    with pytest.raises(ValueError, match="start_scale must be a finite number >= 0"):
+        PGD(model, start_scale=-1.0)

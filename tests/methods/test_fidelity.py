@@ -303,9 +303,12 @@ def test_awp():
     assert_same(ours("pgd_at", {}, awp=0.05), loss.item(), model)
 
 
-def test_l2():
-    loss, _ = ours("trades", {}, norm="l2")
-    assert math.isfinite(loss)
+@pytest.mark.parametrize("name", ["trades", "mart", "bat", "holistic", "fgsm_rs", "n_fgsm", "free"])
+def test_l2_is_another_run(name):
+    (one, weights), (two, _) = ours(name, {}, norm="l2"), ours(name, {})
+    assert math.isfinite(one)
+    assert all(weight.isfinite().all() for weight in weights)
+    assert one != two
 
 
 VECTORS = json.loads((Path(__file__).parents[1] / "ops" / "holistic.json").read_text())
