@@ -131,16 +131,23 @@ def differentiable(name: str, backward: Callable[..., Any], setup: Callable[...,
             return output
 
     def first_derivative(ctx: Any, *grads: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return backward(ctx, *grads)
         with torch.no_grad():
             result = backward(ctx, *grads)
-        if not torch.is_grad_enabled():
-            return result
         outputs = result if isinstance(result, tuple) else (result,)
         return NoSecondDerivative.apply(len(outputs), *outputs, *grads, *ctx.saved_tensors)
 
     Gradient.backward = staticmethod(first_derivative)  # type: ignore[method-assign, assignment]
     Gradient.__name__ = Gradient.__qualname__ = name
     _LIBRARY.impl(name, Gradient.apply, "Autograd")
+
+
+def scaled(grad: Tensor, factor: Tensor) -> Tensor:
+    """``factor * grad`` in the dtype of ``grad``; free for a factor of 1 that can be read without a wait."""
+    if type(factor) is Tensor and factor.is_cpu and factor.item() == 1.0:
+        return grad
+    return (grad * factor).to(grad.dtype)
 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> None:

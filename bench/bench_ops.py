@@ -7,7 +7,9 @@
 The variants of a row run in turns in one process. Before anything is timed, each is compared with the
 operator in float64 on the same inputs; where one differs no number is printed for the row, and the exit
 status is 1. The floor of a kernel limited by memory is the fastest of torch's copy and triad over as many
-bytes as it has to move; that of `discrimination_loss` is its two matrix products. The eager column of
+bytes as it has to move; that of `discrimination_loss` is its two matrix products. Where the operator is
+differentiated, an autograd.Function that computes nothing is part of the floor. "best" is an expert's
+in-place code, for a loss with its gradient written by hand, without autograd. The eager column of
 `holistic_weights` is a conic solver, as published, where cvxpy is installed.
 """
 
@@ -116,11 +118,38 @@ def wrong(work: Work, variants: dict[str, Callable[[], Any]], tolerance: float) 
     return found
 
 
-def traffic(device: str, moved: int) -> dict[str, Callable[[], Any]]:
-    """Copy and triad that move ``moved`` bytes, in buffers that together hold as many."""
-    a, b = (torch.rand(moved // 8, device=device) for _ in range(2))
-    c = [torch.rand(moved // 12, device=device) for _ in range(3)]
-    return {"copy": lambda: a.copy_(b), "triad": lambda: torch.add(c[0], c[1], alpha=2, out=c[2])}
+class Nothing(torch.autograd.Function):
+    """Forward and backward of a scalar loss that costs nothing to compute."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        del grads
+        return ctx.saved_tensors[0]
+
+
+def floors_of(work: Work, device: str) -> dict[str, Callable[[], Any]]:
+    """What nothing undercuts: the matrix products, or copy and triad of ``work.bytes_moved`` bytes."""
+    leaf = torch.rand(1, device=device, requires_grad=True)
+
+    def with_autograd(compute: Callable[[], Any]) -> Any:
+        return compute(), torch.autograd.grad(Nothing.apply(leaf), leaf)
+
+    floors: dict[str, Callable[[], Any]] = {}
+    if work.gemms:
+        floors["gemms"] = work.gemms
+    elif work.bytes_moved:
+        a, b = (torch.rand(work.bytes_moved // 8, device=device) for _ in range(2))
+        c = [torch.rand(work.bytes_moved // 12, device=device) for _ in range(3)]
+        floors["copy"] = lambda: a.copy_(b)
+        floors["triad"] = lambda: torch.add(c[0], c[1], alpha=2, out=c[2])
+    if work.differentiated:
+        return {name: partial(with_autograd, compute) for name, compute in floors.items()}
+    return floors
 
 
 def measure(case: Case, device: str, seconds: float, compiled: bool) -> dict[str, Any]:
@@ -136,9 +165,7 @@ def measure(case: Case, device: str, seconds: float, compiled: bool) -> dict[str
     row["native"] = ops.is_native(case.kernel, device)
     if errors := wrong(work, variants, case.tolerance):
         return row | {"wrong": errors}
-    floors = (
-        {"gemms": work.gemms} if work.gemms else traffic(device, work.bytes_moved) if work.bytes_moved else {}
-    )
+    floors = floors_of(work, device)
     timer = interleaved_on_gpu if device == "cuda" else interleaved
     times = timer(variants | floors, seconds)
     if floors:

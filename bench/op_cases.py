@@ -29,6 +29,7 @@ class Work:
     bytes_moved: int = 0  # that no implementation avoids; 0: not limited by memory
     gemms: Callable[[], object] | None = None
     unchecked: tuple[str, ...] = ()  # columns that draw other random numbers
+    differentiated: bool = False  # native is a loss and its gradient by autograd
 
 
 class Case(NamedTuple):
@@ -119,6 +120,7 @@ class Scene:
                 lambda: plain.bat_loss(z, y, ALPHA),
                 partial(plain.bat_loss_best, z, y, work, ALPHA),
                 exact(partial(plain.bat_loss, alpha=ALPHA), z, y),
+                differentiated=True,
                 bytes_moved=3 * z.nbytes,  # forward one read, backward a read and a write
             )
         if operator == "soft_target_loss":
@@ -127,6 +129,7 @@ class Scene:
                 lambda: plain.soft_target_loss(z, soft),
                 partial(plain.soft_target_loss_best, z, soft, work, more),
                 exact(plain.soft_target_loss, z, soft),
+                differentiated=True,
                 bytes_moved=3 * z.nbytes,
             )
         if operator == "kl_loss":
@@ -135,13 +138,14 @@ class Scene:
                 lambda: plain.kl_loss(z, other),
                 partial(plain.kl_loss_best, z, other, work, more),
                 exact(plain.kl_loss, z, other),
+                differentiated=True,
                 bytes_moved=4 * z.nbytes,
             )
         return Work(
             lambda: with_grad(ops.mart_loss(leaf, other_leaf, y, beta=5.0)[0], leaf, other_leaf),
             lambda: plain.mart_loss(z, other, y, 5.0), None,
             exact(partial(plain.mart_loss, beta=5.0), z, other, y),
-            bytes_moved=4 * z.nbytes,
+            differentiated=True, bytes_moved=4 * z.nbytes,
         )  # fmt: skip
 
     def discrimination(self, n: int, width: int) -> Work:
@@ -157,6 +161,7 @@ class Scene:
             partial(plain.discrimination_loss_best, features, y, *buffers, TAU),
             lambda: plain.discrimination_loss(features.double(), y, TAU),
             gemms=lambda: torch.mm(torch.mm(features, features.T, out=buffers[0]), features),
+            differentiated=True,
         )  # fmt: skip
 
     def holistic(self, form: str, n: int) -> Work:
@@ -201,6 +206,7 @@ class Scene:
             native, lambda: getattr(plain, name)(x, *arguments, grad),
             partial(getattr(plain, f"{name}_best"), x, *arguments, grad),
             lambda: getattr(plain, name)(x.double(), *wide, grad.double()),
+            differentiated=True,
             bytes_moved=5 * x.nbytes,  # forward a read and a write, backward two reads and a write
         )  # fmt: skip
 

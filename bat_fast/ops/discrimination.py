@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._native import accumulator, check_floating, check_number, differentiable, operator
+from bat_fast._native import accumulator, check_floating, check_number, differentiable, operator, scaled
 
 
 def _fake(features: Tensor, *_: object) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 
 def _backward(ctx: Any, grad_loss: Tensor, _: object) -> tuple[Tensor | None, ...]:
-    return (ctx.saved_tensors[0] * grad_loss).to(ctx.saved_tensors[0].dtype), None, None, None, None
+    return scaled(ctx.saved_tensors[0], grad_loss), None, None, None, None
 
 
 differentiable("discrimination_loss", _backward, _setup)

@@ -16,6 +16,7 @@ from bat_fast._native import (
     differentiable,
     new_rows,
     operator,
+    scaled,
     valid_labels,
 )
 
@@ -66,8 +67,8 @@ def _pair_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor
     grad_clean, grad_adv, *_ = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     return (
-        (grad_clean * grad_loss).to(grad_clean.dtype) if wanted[0] else None,
-        (grad_adv * grad_loss).to(grad_adv.dtype) if wanted[1] else None,
+        scaled(grad_clean, grad_loss) if wanted[0] else None,
+        scaled(grad_adv, grad_loss) if wanted[1] else None,
         None,
         None,
     )

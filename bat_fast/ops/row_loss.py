@@ -17,18 +17,19 @@ from bat_fast._native import (
     differentiable,
     new_rows,
     operator,
+    scaled,
     valid_labels,
 )
 
 
 def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
     rows = new_rows(logits)
-    return rows.new_empty(()), rows, torch.empty_like(rows), rows.new_empty((len(rows), 2))
+    return rows.new_empty(()), rows, rows.new_empty((len(rows), 2)), rows.new_empty(())
 
 
 @operator(
     "bat_loss(Tensor logits, Tensor target, float alpha, str normalize)"
-    " -> (Tensor loss, Tensor weights, Tensor per_sample, Tensor norm)",
+    " -> (Tensor loss, Tensor weights, Tensor norm, Tensor total)",
     fake=_fake_bat_loss,
 )
 def _bat_loss_reference(logits: Tensor, target: Tensor, alpha: float, normalize: str) -> tuple[Tensor, ...]:
@@ -44,40 +45,37 @@ def _bat_loss_reference(logits: Tensor, target: Tensor, alpha: float, normalize:
     weights = torch.where(wrong, (-alpha * q).exp(), 1.0)
     nan = float("nan")
     weights, per_sample = torch.where(valid, weights, nan), torch.where(valid, per_sample, nan)
-    loss = (weights * per_sample).sum() / _denominator(weights, normalize)
-    return loss, weights, per_sample, torch.stack([top, log_sum], dim=1)
+    total = weights.sum()
+    if normalize == "batch":
+        total = torch.full_like(total, len(weights))
+    return (weights * per_sample).sum() / total, weights, torch.stack([top, log_sum], dim=1), total
 
 
-def _denominator(weights: Tensor, normalize: str) -> Tensor:
-    return weights.sum() if normalize == "weights" else torch.full_like(weights.sum(), weights.shape[0])
-
-
-def _fake_ce_backward(logits: Tensor, *_: object) -> Tensor:
+def _fake_matrix(logits: Tensor) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 @operator(
-    "ce_backward(Tensor logits, Tensor target, Tensor norm, Tensor scale) -> Tensor grad",
-    fake=_fake_ce_backward,
+    "bat_loss_backward(Tensor grad_loss, Tensor logits, Tensor target, Tensor weights, Tensor norm,"
+    " Tensor total) -> Tensor grad",
+    fake=lambda _, logits, *__: _fake_matrix(logits),
 )
-def _ce_backward_reference(logits: Tensor, target: Tensor, norm: Tensor, scale: Tensor) -> Tensor:
-    """``scale_i (softmax(z_i) - onehot(y_i))``; ``norm`` [N, 2] is the top and the log of the sum."""
+def _bat_loss_backward_reference(
+    grad_loss: Tensor, logits: Tensor, target: Tensor, weights: Tensor, norm: Tensor, total: Tensor
+) -> Tensor:
+    """``grad_loss w_i / total (softmax(z_i) - onehot(y_i))``; ``norm`` [N, 2]: top and log of the sum."""
     label = target.clamp(0, logits.shape[1] - 1)
     grad = ((logits.to(norm.dtype) - norm[:, :1]) - norm[:, 1:]).exp() - F.one_hot(label, logits.shape[1])
-    return (grad * scale[:, None]).to(logits.dtype).contiguous()
+    return (grad * (weights * (grad_loss / total))[:, None]).to(logits.dtype).contiguous()
 
 
 def _bat_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    logits, target, _, ctx.normalize = inputs
-    _, weights, per_sample, norm = output
-    ctx.mark_non_differentiable(weights, per_sample, norm)
-    ctx.save_for_backward(logits, target, weights, norm)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:2], *output[1:])
 
 
 def _bat_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    logits, target, weights, norm = ctx.saved_tensors
-    scale = weights * (grad_loss / _denominator(weights, ctx.normalize))
-    return torch.ops.bat_fast.ce_backward(logits, target, norm, scale), None, None, None
+    return torch.ops.bat_fast.bat_loss_backward(grad_loss, *ctx.saved_tensors), None, None, None
 
 
 differentiable("bat_loss", _bat_loss_backward, _bat_loss_setup)
@@ -116,7 +114,7 @@ def bat_loss(
 
 def _fake_soft_target_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
     rows = new_rows(logits)
-    return rows.new_empty(()), rows, _fake_ce_backward(logits)
+    return rows.new_empty(()), rows, _fake_matrix(logits)
 
 
 @operator(
@@ -137,8 +135,7 @@ def _soft_target_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _soft_target_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    grad = ctx.saved_tensors[0]
-    return (grad * grad_loss).to(grad.dtype), None
+    return scaled(ctx.saved_tensors[0], grad_loss), None
 
 
 differentiable("soft_target_loss", _soft_target_backward, _soft_target_setup)

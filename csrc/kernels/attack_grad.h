@@ -92,10 +92,10 @@ BAT_HD void ranked_row_cpu(const T* z, int64_t classes, Attack<T> a, int64_t tar
   *per_sample = r.value;
 }
 
-// Cross-entropy or KL, plus the squared-error term.
+// Cross-entropy or KL, plus `weight` times the summed squares.
 template <typename T>
-BAT_HD void softmax_row_cpu(const T* z, int64_t classes, Attack<T> a, const T* reference, const T* soft, int64_t target,
-                            T* grad, T* per_sample) {
+BAT_HD void softmax_row_cpu(const T* z, int64_t classes, Attack<T> a, const T* reference, const T* soft, T weight,
+                            int64_t target, T* grad, T* per_sample) {
   const T sign = a.targeted ? T(-1) : T(1);
   const T top = largest(z, 0, classes);
   T sum = 0;
@@ -104,7 +104,7 @@ BAT_HD void softmax_row_cpu(const T* z, int64_t classes, Attack<T> a, const T* r
     grad[c] = fast_exp(z[c] - top);
     sum += grad[c];
   }
-  const RowNorm<T> norm = {top, std::log(sum)};
+  const RowNorm<T> norm = {top, fast_log(sum)};
   const T scale = T(1) / sum;
   for (int64_t c = 0; c < classes; ++c) grad[c] *= scale;  // p
   T mean_difference = 0, square = 0;
@@ -115,23 +115,20 @@ BAT_HD void softmax_row_cpu(const T* z, int64_t classes, Attack<T> a, const T* r
       mean_difference += grad[c] * d;
       square += d * d;
     }
+    for (int64_t c = 0; c < classes; ++c) grad[c] += soft_grad(grad[c], soft[c], mean_difference, weight);
   }
-  const T weight = a.soft_weight / static_cast<T>(classes);
   T value = 0;
   if (a.loss == AttackLoss::kKl) {
     const T ref_top = largest(reference, 0, classes), ref_sum = sum_exp(reference, classes, ref_top);
-    const RowNorm<T> ref = {ref_top, std::log(ref_sum)};
+    const RowNorm<T> ref = {ref_top, fast_log(ref_sum)};
     const T ref_scale = T(1) / ref_sum;  // q is computed as p is: equal logits give no gradient at all
 #pragma omp simd reduction(+ : value)
     for (int64_t c = 0; c < classes; ++c) {
-      const T log_q = ref.log_probability(reference[c]), q = ref_scale * fast_exp(reference[c] - ref_top), p = grad[c];
+      const T log_q = ref.log_probability(reference[c]), q = ref_scale * fast_exp(reference[c] - ref_top);
       value += kl_term(q, log_q, norm.log_probability(z[c]));
-      grad[c] = p - q + (soft == nullptr ? T(0) : soft_grad(p, soft[c], mean_difference, weight));
+      grad[c] -= q;
     }
   } else {
-    if (soft != nullptr) {
-      for (int64_t c = 0; c < classes; ++c) grad[c] += soft_grad(grad[c], soft[c], mean_difference, weight);
-    }
     if (a.targeted) {
       for (int64_t c = 0; c < classes; ++c) grad[c] = -grad[c];
     }
@@ -144,6 +141,9 @@ BAT_HD void softmax_row_cpu(const T* z, int64_t classes, Attack<T> a, const T* r
 template <typename T>
 BAT_CLONES void attack_grad_cpu(Logits<T> in, Attack<T> a, T* __restrict__ grad, T* __restrict__ per_sample,
                                 int64_t begin, int64_t end) {
+  PaddedRow<T> copy, reference_copy, soft_copy, result;
+  const int64_t width = padded_width(in.classes);
+  const T weight = a.soft_weight / static_cast<T>(in.classes);
   for (int64_t n = begin; n < end; ++n) {
     const int64_t start = n * in.classes, y = in.target[n], label = a.label == nullptr ? y : a.label[n];
     if (!valid_label(y, in.classes) || !valid_label(label, in.classes)) {
@@ -152,8 +152,13 @@ BAT_CLONES void attack_grad_cpu(Logits<T> in, Attack<T> a, T* __restrict__ grad,
     } else if (a.loss == AttackLoss::kMargin || a.loss == AttackLoss::kDlr) {
       ranked_row_cpu(in.data + start, in.classes, a, y, label, grad + start, per_sample + n);
     } else {
-      softmax_row_cpu(in.data + start, in.classes, a, a.reference == nullptr ? nullptr : a.reference + start,
-                      a.soft == nullptr ? nullptr : a.soft + start, y, grad + start, per_sample + n);
+      const T* reference = a.reference == nullptr ? nullptr : a.reference + start;
+      const T* soft = a.soft == nullptr ? nullptr : a.soft + start;
+      softmax_row_cpu(copy.fill(in.data + start, in.classes, width, -T(INFINITY)), width, a,
+                      reference_copy.fill(reference, in.classes, width, -T(INFINITY)),
+                      soft_copy.fill(soft, in.classes, width, T(0)), weight, y,
+                      result.space(grad + start, in.classes, width), per_sample + n);
+      result.store(grad + start, in.classes, width);
     }
   }
 }

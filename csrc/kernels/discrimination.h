@@ -2,6 +2,10 @@
 // caller's; here are the passes between them. Element math for both twins, CPU loops, CUDA launchers.
 #pragma once
 
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
 #include "kernels/softmax.h"
 
 namespace bat_fast {
@@ -76,88 +80,100 @@ BAT_CLONES void unit_backward_cpu(const T* unit, const T* norm, const T* unit_gr
   }
 }
 
-// How many samples share the class of each row, itself left out.
-inline BAT_CLONES void count_positives_cpu(const int64_t* target, int64_t n, int64_t* count, int64_t begin,
-                                           int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    int64_t same = -1;
-    for (int64_t j = 0; j < n; ++j) same += target[j] == target[i];
-    count[i] = same;
+// The samples of a batch by class: the class of sample i is order[begin[i]] .. order[end[i]].
+struct Classes {
+  std::vector<int32_t> order, begin, end;
+  Classes(const int64_t* target, int64_t n) : order(n), begin(n), end(n) {
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t i, int32_t j) { return target[i] < target[j]; });
+    for (int32_t first = 0, last = 0; first < n; first = last) {
+      while (last < n && target[order[last]] == target[order[first]]) ++last;
+      for (int32_t k = first; k < last; ++k) {
+        begin[order[k]] = first;
+        end[order[k]] = last;
+      }
+    }
   }
-}
+  int64_t positives(int64_t i) const { return end[i] - begin[i] - 1; }
+};
 
 template <typename T>
-void share_anchors_cpu(const int64_t* count, const T* weights, int64_t n, Anchor<T>* anchors) {
+void share_anchors_cpu(const Classes& classes, const T* weights, int64_t n, Anchor<T>* anchors) {
+  const auto weight = [&](int64_t i) {
+    return classes.positives(i) == 0 ? 0.0 : weights == nullptr ? 1.0 : static_cast<double>(weights[i]);
+  };
   double total = 0;
-  for (int64_t i = 0; i < n; ++i) total += count[i] > 0 ? (weights == nullptr ? 1.0 : double(weights[i])) : 0.0;
+  for (int64_t i = 0; i < n; ++i) total += weight(i);
   for (int64_t i = 0; i < n; ++i) {
-    const double w = count[i] > 0 && total > 0 ? (weights == nullptr ? 1.0 : double(weights[i])) / total : 0.0;
-    anchors[i] = {T(0), static_cast<T>(w), static_cast<T>(w / double(count[i] > 0 ? count[i] : 1))};
+    const double w = total > 0 ? weight(i) / total : 0.0;
+    const int64_t count = classes.positives(i) > 0 ? classes.positives(i) : 1;
+    anchors[i] = {T(0), static_cast<T>(w), static_cast<T>(w / static_cast<double>(count))};
   }
 }
 
-// First pass over a row: its log-sum, and its part of the loss.
+// First pass over a row: its log-sum, and its part of the loss. What the sum leaves out is -inf for that long, so that
+// the loops over the row compare no classes.
 template <typename T>
-BAT_CLONES void anchor_rows_cpu(PairRows<T> in, Anchor<T>* anchors, T* __restrict__ part, int64_t begin, int64_t end) {
+BAT_CLONES void anchor_rows_cpu(PairRows<T> in, const Classes& classes, Anchor<T>* anchors, T* __restrict__ part,
+                                int64_t begin, int64_t end) {
+  std::vector<T> kept;
   for (int64_t r = begin; r < end; ++r) {
-    const int64_t i = in.first + r, y = in.target[i];
-    const T* row = in.products + r * in.n;
-    T top = -T(INFINITY), sum = 0, pull = 0, loss = 0;
-#pragma omp simd reduction(max : top)
-    for (int64_t j = 0; j < in.n; ++j) {
-      const bool counts = in.negatives ? in.target[j] != y : j != i;
-      const T s = counts ? in.scale * row[j] : -T(INFINITY);
-      top = s > top ? s : top;
+    const int64_t i = in.first + r;
+    const int32_t *mate = classes.order.data() + classes.begin[i], *last = classes.order.data() + classes.end[i];
+    T* row = in.products + r * in.n;
+    kept.clear();
+    for (const int32_t* j = mate; j < last; ++j) {
+      kept.push_back(row[*j]);
+      if (in.negatives || *j == i) row[*j] = -T(INFINITY);
     }
-    const T shift = top == -T(INFINITY) ? T(0) : top;
+    const T top = in.scale * largest(row, 0, in.n), shift = top == -T(INFINITY) ? T(0) : top;
+    T sum = 0, pull = 0, loss = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < in.n; ++j) {
-      const bool counts = in.negatives ? in.target[j] != y : j != i;
-      sum += counts ? fast_exp(in.scale * row[j] - shift) : T(0);
-    }
+    for (int64_t j = 0; j < in.n; ++j) sum += fast_exp(in.scale * row[j] - shift);
     const T log_sum = close_anchor(anchors[i], shift, sum), share = anchors[i].share;
-    if (share > T(0) && !in.negatives) {
-#pragma omp simd reduction(+ : loss)
-      for (int64_t j = 0; j < in.n; ++j) {
-        loss += (in.target[j] == y) & (j != i) ? log_sum - in.scale * row[j] : T(0);
-      }
-    } else if (share > T(0)) {
-      for (int64_t j = 0; j < in.n; ++j) {
-        if (in.target[j] != y || j == i) continue;
-        loss += soft_plus(log_sum - in.scale * row[j]);
-        pull += sigmoid(log_sum - in.scale * row[j]);
-      }
-      anchors[i].weight = share * pull;
+    for (std::size_t k = 0; k < kept.size(); ++k) {
+      row[mate[k]] = kept[k];
+      if (mate[k] == i || !(share > T(0))) continue;
+      const T gap = log_sum - in.scale * kept[k];
+      loss += in.negatives ? soft_plus(gap) : gap;
+      pull += in.negatives ? sigmoid(gap) : T(0);
     }
+    if (in.negatives && share > T(0)) anchors[i].weight = share * pull;
     part[i] = share * loss;
   }
 }
 
-// Second pass: the gradient of each pair, in place.
+// Second pass: the gradient of each pair, in place. The pairs of a class come last.
 template <typename T>
-BAT_CLONES void pair_gradients_cpu(PairRows<T> in, const Anchor<T>* anchors, int64_t begin, int64_t end) {
+BAT_CLONES void pair_gradients_cpu(PairRows<T> in, const Classes& classes, const Anchor<T>* anchors, int64_t begin,
+                                   int64_t end) {
+  std::vector<T> kept;
   for (int64_t r = begin; r < end; ++r) {
-    const int64_t i = in.first + r, y = in.target[i];
+    const int64_t i = in.first + r;
+    const int32_t *mate = classes.order.data() + classes.begin[i], *last = classes.order.data() + classes.end[i];
     T* row = in.products + r * in.n;
     const Anchor<T> own = anchors[i];
-    if (in.negatives) {
-      for (int64_t j = 0; j < in.n; ++j) {
-        row[j] = pair_gradient(in.scale * row[j], in.target[j] == y, true, own, anchors[j]);
-      }
-    } else {
-      for (int64_t j = 0; j < in.n; ++j) {
-        row[j] = pair_gradient(in.scale * row[j], in.target[j] == y, false, own, anchors[j]);
-      }
+    kept.clear();
+    for (const int32_t* j = mate; j < last; ++j) kept.push_back(in.scale * row[*j]);
+    for (int64_t j = 0; j < in.n; ++j) row[j] = pair_gradient(in.scale * row[j], false, in.negatives, own, anchors[j]);
+    for (std::size_t k = 0; k < kept.size(); ++k) {
+      row[mate[k]] = pair_gradient(kept[k], true, in.negatives, own, anchors[mate[k]]);
     }
     row[i] = T(0);
   }
 }
 
-// Fills the tiles below the diagonal from their mirror images.
+// Fills the tiles below the diagonal from their mirror images, in squares that the cache holds both of.
 template <typename T>
 void mirror_cpu(T* s, int64_t n, int64_t tile, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    for (int64_t j = 0; j < i / tile * tile; ++j) s[i * n + j] = s[j * n + i];
+  constexpr int64_t kSquare = 16;  // divides `tile`
+  for (int64_t i = begin; i < end; i += kSquare) {
+    const int64_t below = i + kSquare < end ? i + kSquare : end;
+    for (int64_t j = 0; j < (below - 1) / tile * tile; j += kSquare) {
+      for (int64_t k = i; k < below; ++k) {
+        for (int64_t m = j; m < j + kSquare && m < k / tile * tile; ++m) s[k * n + m] = s[m * n + k];
+      }
+    }
   }
 }
 

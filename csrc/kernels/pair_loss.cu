@@ -64,7 +64,8 @@ void pair_loss_cuda(Logits<T> clean, const T* adv, float beta, float scale, floa
     const auto kernel = clean.target == nullptr ? pair_loss_kernel<Team, false, T> : pair_loss_kernel<Team, true, T>;
     kernel<<<blocks, kRowThreads, 0, stream>>>(clean, adv, beta, scale, per_sample, grad_clean, grad_adv, error);
   });
-  weighted_mean_kernel<kRowThreads><<<1, kRowThreads, 0, stream>>>(nullptr, per_sample, clean.rows, false, loss);
+  weighted_mean_kernel<kRowThreads>
+      <<<1, kRowThreads, 0, stream>>>(nullptr, per_sample, clean.rows, false, loss, nullptr);
 }
 
 #define BAT_INSTANTIATE(T) \

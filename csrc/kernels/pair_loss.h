@@ -107,18 +107,24 @@ BAT_HD void pair_row_cpu(const T* z, const T* z_adv, int64_t classes, int64_t y,
 template <typename T>
 BAT_CLONES void pair_loss_cpu(Logits<T> clean, const T* adv, T beta, T scale, T* __restrict__ per_sample,
                               T* __restrict__ grad_clean, T* __restrict__ grad_adv, int64_t begin, int64_t end) {
+  PaddedRow<T> copy, copy_adv, result, result_adv;
+  const int64_t classes = clean.classes, width = padded_width(classes);
   for (int64_t n = begin; n < end; ++n) {
-    const int64_t start = n * clean.classes, y = clean.target == nullptr ? 0 : clean.target[n];
-    const T *z = clean.data + start, *z_adv = adv + start;
-    T *g = grad_clean + start, *g_adv = grad_adv + start;
+    const int64_t start = n * classes, y = clean.target == nullptr ? 0 : clean.target[n];
+    const T* z = copy.fill(clean.data + start, classes, width, -T(INFINITY));
+    const T* z_adv = copy_adv.fill(adv + start, classes, width, -T(INFINITY));
+    T *g = result.space(grad_clean + start, classes, width),
+      *g_adv = result_adv.space(grad_adv + start, classes, width);
     if (clean.target == nullptr) {
-      pair_row_cpu<T, false>(z, z_adv, clean.classes, y, beta, scale, per_sample + n, g, g_adv);
-    } else if (valid_label(y, clean.classes)) {
-      pair_row_cpu<T, true>(z, z_adv, clean.classes, y, beta, scale, per_sample + n, g, g_adv);
+      pair_row_cpu<T, false>(z, z_adv, width, y, beta, scale, per_sample + n, g, g_adv);
+    } else if (valid_label(y, classes)) {
+      pair_row_cpu<T, true>(z, z_adv, width, y, beta, scale, per_sample + n, g, g_adv);
     } else {
-      for (int64_t c = 0; c < clean.classes; ++c) g[c] = g_adv[c] = T(NAN);
+      for (int64_t c = 0; c < width; ++c) g[c] = g_adv[c] = T(NAN);
       per_sample[n] = T(NAN);
     }
+    result.store(grad_clean + start, classes, width);
+    result_adv.store(grad_adv + start, classes, width);
   }
 }
 

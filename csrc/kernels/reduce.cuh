@@ -147,7 +147,7 @@ __device__ inline void report(LabelError* error, int64_t row, int64_t label, int
 // One block: the weighted mean of a batch in a fixed order, so that a run can be repeated bit for bit.
 template <int Threads>
 __global__ void weighted_mean_kernel(const float* weights, const float* values, int64_t count, bool by_weights,
-                                     float* mean) {
+                                     float* mean, float* denominator) {
   const BlockTeam<Threads> team;
   float total = 0.0f, weight = 0.0f;
   for (int64_t n = threadIdx.x; n < count; n += Threads) {
@@ -157,7 +157,10 @@ __global__ void weighted_mean_kernel(const float* weights, const float* values, 
   }
   total = team.reduce(total, Sum{});
   weight = team.reduce(weight, Sum{});
-  if (threadIdx.x == 0) *mean = total / (by_weights ? weight : static_cast<float>(count));
+  if (threadIdx.x != 0) return;
+  if (!by_weights) weight = static_cast<float>(count);
+  *mean = total / weight;
+  if (denominator != nullptr) *denominator = weight;
 }
 
 }  // namespace bat_fast

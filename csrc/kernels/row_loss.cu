@@ -42,14 +42,15 @@ __global__ void bat_rows_kernel(Logits<T> in, float alpha, float* weights, float
 }
 
 template <typename Team, typename T>
-__global__ void ce_backward_kernel(Logits<T> in, const RowNorm<float>* norm, const float* scale, T* grad) {
+__global__ void bat_backward_kernel(Logits<T> in, const float* weights, const RowNorm<float>* norm,
+                                    const float* grad_loss, const float* total, T* grad) {
   const Team team;
   const int64_t row = team_row<Team>();
   if (row >= in.rows) return;
   const T* z = in.data + row * in.classes;
   T* g = grad + row * in.classes;
   const int64_t y = in.target[row];
-  const float s = scale[row];
+  const float s = *grad_loss / *total * weights[row];
   const RowNorm<float> n = norm[row];
   for (int64_t c = team.rank(); c < in.classes; c += Team::size) {
     const float p = s * n.probability(load(z[c]));
@@ -84,21 +85,23 @@ __global__ void soft_target_kernel(Logits<T> in, const T* soft, float scale, flo
 
 template <typename T>
 void bat_rows_cuda(Logits<T> in, float alpha, bool by_weights, float* weights, float* per_sample, RowNorm<float>* norm,
-                   float* loss, LabelError* error, void* stream_) {
+                   float* loss, float* total, LabelError* error, void* stream_) {
   const auto stream = static_cast<cudaStream_t>(stream_);
   with_team(in.rows, in.classes, [&](auto team, unsigned blocks) {
     using Team = decltype(team);
     bat_rows_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(in, alpha, weights, per_sample, norm, error);
   });
-  weighted_mean_kernel<kRowThreads><<<1, kRowThreads, 0, stream>>>(weights, per_sample, in.rows, by_weights, loss);
+  weighted_mean_kernel<kRowThreads>
+      <<<1, kRowThreads, 0, stream>>>(weights, per_sample, in.rows, by_weights, loss, total);
 }
 
 template <typename T>
-void ce_backward_cuda(Logits<T> in, const RowNorm<float>* norm, const float* scale, T* grad, void* stream_) {
+void bat_backward_cuda(Logits<T> in, const float* weights, const RowNorm<float>* norm, const float* grad_loss,
+                       const float* total, T* grad, void* stream_) {
   const auto stream = static_cast<cudaStream_t>(stream_);
   with_team(in.rows, in.classes, [&](auto team, unsigned blocks) {
     using Team = decltype(team);
-    ce_backward_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(in, norm, scale, grad);
+    bat_backward_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(in, weights, norm, grad_loss, total, grad);
   });
 }
 
@@ -110,12 +113,14 @@ void soft_target_cuda(Logits<T> in, const T* soft, float scale, float* per_sampl
     using Team = decltype(team);
     soft_target_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(in, soft, scale, per_sample, grad);
   });
-  weighted_mean_kernel<kRowThreads><<<1, kRowThreads, 0, stream>>>(nullptr, per_sample, in.rows, false, loss);
+  weighted_mean_kernel<kRowThreads><<<1, kRowThreads, 0, stream>>>(nullptr, per_sample, in.rows, false, loss, nullptr);
 }
 
 #define BAT_INSTANTIATE(T)                                                                                          \
-  template void bat_rows_cuda(Logits<T>, float, bool, float*, float*, RowNorm<float>*, float*, LabelError*, void*); \
-  template void ce_backward_cuda(Logits<T>, const RowNorm<float>*, const float*, T*, void*);                        \
+  template void bat_rows_cuda(Logits<T>, float, bool, float*, float*, RowNorm<float>*, float*, float*, LabelError*, \
+                              void*);                                                                               \
+  template void bat_backward_cuda(Logits<T>, const float*, const RowNorm<float>*, const float*, const float*, T*,   \
+                                  void*);                                                                           \
   template void soft_target_cuda(Logits<T>, const T*, float, float*, float*, T*, void*);
 BAT_INSTANTIATE(float)
 BAT_INSTANTIATE(half_bits)

@@ -9,7 +9,8 @@ namespace bat_fast {
 
 // --- Weighted cross-entropy of BAT -------------------------------------------------------------------------------
 
-// What the weight needs of a row: the largest logit before, at and after the label.
+// What the weight needs of a row: the largest logit before, at and after the label. A larger value may stand for
+// `before` and `after` where it decides nothing.
 template <typename T>
 struct RowMaxima {
   T before, label, after;
@@ -26,33 +27,49 @@ BAT_HD T bat_weight(const RowMaxima<T>& m, const RowNorm<T>& norm, T alpha) {
 }
 
 template <typename T>
+BAT_HD RowMaxima<T> row_maxima_cpu(const T* z, int32_t classes, int32_t y) {
+  T other = -T(INFINITY);
+#pragma omp simd reduction(max : other)
+  for (int32_t c = 0; c < classes; ++c) {
+    const T v = c == y ? -T(INFINITY) : z[c];
+    other = v > other ? v : other;
+  }
+  return {other == z[y] ? largest(z, 0, y) : other, z[y], other};
+}
+
+template <typename T>
 BAT_CLONES void bat_rows_cpu(Logits<T> in, T alpha, T* __restrict__ weights, T* __restrict__ per_sample,
                              RowNorm<T>* __restrict__ norm, int64_t begin, int64_t end) {
+  PaddedRow<T> copy;
+  const int64_t width = padded_width(in.classes);
   for (int64_t n = begin; n < end; ++n) {
-    const T* z = in.data + n * in.classes;
     const int64_t y = in.target[n];
     if (!valid_label(y, in.classes)) {
       weights[n] = per_sample[n] = norm[n].top = norm[n].log_sum = T(NAN);
       continue;
     }
-    const RowMaxima<T> m = {largest(z, 0, y), z[y], largest(z, y + 1, in.classes)};
-    norm[n] = {m.all(), std::log(sum_exp(z, in.classes, m.all()))};
+    const T* z = copy.fill(in.data + n * in.classes, in.classes, width, -T(INFINITY));
+    const RowMaxima<T> m = row_maxima_cpu(z, static_cast<int32_t>(width), static_cast<int32_t>(y));
+    norm[n] = {m.all(), fast_log(sum_exp(z, width, m.all()))};
     per_sample[n] = norm[n].cross_entropy(z[y]);
     weights[n] = bat_weight(m, norm[n], alpha);
   }
 }
 
-// grad = scale_i (softmax(z_i) - onehot(y_i)), from the saved normaliser.
+// grad = scale w_i (softmax(z_i) - onehot(y_i)), from the saved normaliser.
 template <typename T>
-BAT_CLONES void ce_backward_cpu(Logits<T> in, const RowNorm<T>* norm, const T* scale, T* __restrict__ grad,
-                                int64_t begin, int64_t end) {
+BAT_CLONES void bat_backward_cpu(Logits<T> in, const T* weights, const RowNorm<T>* norm, T scale, T* __restrict__ grad,
+                                 int64_t begin, int64_t end) {
+  PaddedRow<T> copy, result;
+  const int64_t width = padded_width(in.classes);
   for (int64_t n = begin; n < end; ++n) {
-    const T* z = in.data + n * in.classes;
-    T* g = grad + n * in.classes;
-    const T s = scale[n];
+    const T* z = copy.fill(in.data + n * in.classes, in.classes, width, -T(INFINITY));
+    T* g = result.space(grad + n * in.classes, in.classes, width);
+    const T s = scale * weights[n];
     const RowNorm<T> row = norm[n];
-    for (int64_t c = 0; c < in.classes; ++c) g[c] = s * row.probability(z[c]);
+    for (int64_t c = 0; c < width; ++c) g[c] = s * row.probability(z[c]);
     if (valid_label(in.target[n], in.classes)) g[in.target[n]] -= s;
+    result.store(grad + n * in.classes, in.classes, width);
   }
 }
 
@@ -62,19 +79,24 @@ BAT_CLONES void ce_backward_cpu(Logits<T> in, const RowNorm<T>* norm, const T* s
 template <typename T>
 BAT_CLONES void soft_target_cpu(Logits<T> in, const T* soft, T scale, T* __restrict__ per_sample, T* __restrict__ grad,
                                 int64_t begin, int64_t end) {
+  PaddedRow<T> copy, soft_copy, result;
+  const int64_t width = padded_width(in.classes);
   for (int64_t n = begin; n < end; ++n) {
-    const T *z = in.data + n * in.classes, *t = soft + n * in.classes;
-    T* g = grad + n * in.classes;
-    const RowNorm<T> norm = row_norm(z, in.classes);
+    const int64_t start = n * in.classes;
+    const T* z = copy.fill(in.data + start, in.classes, width, -T(INFINITY));
+    const T* t = soft_copy.fill(soft + start, in.classes, width, T(0));
+    T* g = result.space(grad + start, in.classes, width);
+    const RowNorm<T> norm = row_norm(z, width);
     T mean_difference = 0, square = 0;
 #pragma omp simd reduction(+ : mean_difference, square)
-    for (int64_t c = 0; c < in.classes; ++c) {
+    for (int64_t c = 0; c < width; ++c) {
       g[c] = norm.probability(z[c]);
       mean_difference += g[c] * (g[c] - t[c]);
       square += (g[c] - t[c]) * (g[c] - t[c]);
     }
     const T share = T(1) / static_cast<T>(in.classes);
-    for (int64_t c = 0; c < in.classes; ++c) g[c] = soft_grad(g[c], t[c], mean_difference, scale * share);
+    for (int64_t c = 0; c < width; ++c) g[c] = soft_grad(g[c], t[c], mean_difference, scale * share);
+    result.store(grad + start, in.classes, width);
     per_sample[n] = square * share;
   }
 }
@@ -82,9 +104,10 @@ BAT_CLONES void soft_target_cpu(Logits<T> in, const T* soft, T scale, T* __restr
 // CUDA launchers, in row_loss.cu; `stream` is a cudaStream_t.
 template <typename T>
 void bat_rows_cuda(Logits<T> in, float alpha, bool by_weights, float* weights, float* per_sample, RowNorm<float>* norm,
-                   float* loss, LabelError* error, void* stream);
+                   float* loss, float* total, LabelError* error, void* stream);
 template <typename T>
-void ce_backward_cuda(Logits<T> in, const RowNorm<float>* norm, const float* scale, T* grad, void* stream);
+void bat_backward_cuda(Logits<T> in, const float* weights, const RowNorm<float>* norm, const float* grad_loss,
+                       const float* total, T* grad, void* stream);
 template <typename T>
 void soft_target_cuda(Logits<T> in, const T* soft, float scale, float* per_sample, float* loss, T* grad, void* stream);
 

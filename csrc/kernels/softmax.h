@@ -47,12 +47,38 @@ BAT_HD T sum_exp(const T* z, int64_t classes, T top) {
   return sum;
 }
 
+// Vectors take 16 columns at a time, and the columns left over would run one by one. So a short row is copied into a
+// buffer and filled up to a whole number of vectors, with a value that changes neither maxima nor sums.
+constexpr int64_t kLanes = 16, kShortRow = 512;
+
+inline int64_t padded_width(int64_t classes) {
+  return classes < kShortRow ? (classes + kLanes - 1) / kLanes * kLanes : classes;
+}
+
+template <typename T>
+struct PaddedRow {
+  alignas(64) T buffer[kShortRow];
+  // `row` itself where it has that width. Null stays null.
+  BAT_HD const T* fill(const T* row, int64_t classes, int64_t width, T value) {
+    if (row == nullptr || width == classes) return row;
+    for (int64_t c = width - kLanes; c < width; ++c) buffer[c] = value;
+    for (int64_t c = 0; c < classes; ++c) buffer[c] = row[c];
+    return buffer;
+  }
+  // Where to put a row of results, and how to bring it to its place.
+  BAT_HD T* space(T* row, int64_t classes, int64_t width) { return width == classes ? row : buffer; }
+  BAT_HD void store(T* row, int64_t classes, int64_t width) const {
+    if (width == classes) return;
+    for (int64_t c = 0; c < classes; ++c) row[c] = buffer[c];
+  }
+};
+
 BAT_HD bool valid_label(int64_t label, int64_t classes) { return label >= 0 && label < classes; }
 
 template <typename T>
 BAT_HD RowNorm<T> row_norm(const T* z, int64_t classes) {
   const T top = largest(z, 0, classes);
-  return {top, std::log(sum_exp(z, classes, top))};
+  return {top, fast_log(sum_exp(z, classes, top))};
 }
 
 // The squared-error term: weight / C * sum_c (p_c - t_c)^2, with gradient 2 weight / C * p_c (d_c - sum_k p_k d_k).
@@ -61,16 +87,23 @@ BAT_HD T soft_grad(T p, T soft, T mean_difference, T scale) {
   return T(2) * scale * p * ((p - soft) - mean_difference);
 }
 
-// sum_i w_i v_i / sum_i w_i, or / N; in double, since a batch is short and the order must not matter much.
+// sum_i w_i v_i / total, with total = sum_i w_i or N.
 template <typename T>
-T weighted_mean_cpu(const T* weights, const T* values, int64_t count, bool by_weights) {
+struct Mean {
+  T value, total;
+};
+
+// In double, since a batch is short and the order must not matter much.
+template <typename T>
+Mean<T> weighted_mean_cpu(const T* weights, const T* values, int64_t count, bool by_weights) {
   double total = 0, weight = 0;
   for (int64_t n = 0; n < count; ++n) {
     const double w = weights == nullptr ? 1.0 : static_cast<double>(weights[n]);
     total += w * values[n];
     weight += w;
   }
-  return static_cast<T>(total / (by_weights ? weight : static_cast<double>(count)));
+  if (!by_weights) weight = static_cast<double>(count);
+  return {static_cast<T>(total / weight), static_cast<T>(weight)};
 }
 
 // An entry of a row. Entries are ordered by value, then by column: ties go to the first, as in torch.argmax. A NaN

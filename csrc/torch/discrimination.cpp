@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <vector>
 
 #include "rows.h"
 
@@ -68,21 +67,19 @@ std::tuple<Tensor, Tensor> discrimination_loss(const Tensor& features_, const Te
         parallel(n, d, [&](int64_t begin, int64_t end) {
           unit_rows_cpu(pointer<T>(features), d, pointer<T>(unit), pointer<T>(norm), begin, end);
         });
-        std::vector<int64_t> count(n);
-        parallel(n, n,
-                 [&](int64_t b, int64_t e) { count_positives_cpu(pointer<int64_t>(target), n, count.data(), b, e); });
-        share_anchors_cpu(count.data(), pointer_or_null<T>(weights), n, anchor);
+        const Classes classes(pointer<int64_t>(target), n);
+        share_anchors_cpu(classes, pointer_or_null<T>(weights), n, anchor);
         tiles([&](int64_t first, int64_t rows_here) {
           products(unit, first, rows_here, similarity);
           parallel(rows_here, 4 * n, [&](int64_t begin, int64_t end) {
-            anchor_rows_cpu(pairs(kind, first, rows_here), anchor, pointer<T>(part), begin, end);
+            anchor_rows_cpu(pairs(kind, first, rows_here), classes, anchor, pointer<T>(part), begin, end);
           });
         });
         *pointer<T>(loss) = static_cast<T>(std::accumulate(pointer<T>(part), pointer<T>(part) + n, 0.0));
         tiles([&](int64_t first, int64_t rows_here) {
           if (height < n) products(unit, first, rows_here, similarity);
           parallel(rows_here, 4 * n, [&](int64_t begin, int64_t end) {
-            pair_gradients_cpu(pairs(kind, first, rows_here), anchor, begin, end);
+            pair_gradients_cpu(pairs(kind, first, rows_here), classes, anchor, begin, end);
           });
           Tensor out = rows(unit_grad, first, rows_here);
           multiply(rows(similarity, 0, rows_here), unit, out);

@@ -1,8 +1,4 @@
-// The definitions behind bind.h.
-#include <algorithm>
-#include <array>
-#include <numeric>
-
+// What bind.h promises of devices: streams and error reports.
 #include "bind.h"
 #include "kernels/row_loss.h"
 
@@ -13,56 +9,6 @@ extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stre
 #endif
 
 namespace bat_fast {
-
-bool is_dense(const Tensor& t) {
-  if (t.is_contiguous()) return true;
-  std::array<int64_t, 16> order;
-  const int64_t dims = t.dim();
-  if (dims > static_cast<int64_t>(order.size())) return false;
-  std::iota(order.begin(), order.begin() + dims, 0);
-  std::sort(order.begin(), order.begin() + dims, [&](int64_t a, int64_t b) { return t.stride(a) < t.stride(b); });
-  int64_t expected = 1;
-  for (int64_t i = 0; i < dims; ++i) {
-    const int64_t size = t.size(order[i]);
-    if (size == 1) continue;
-    if (t.stride(order[i]) != expected) return false;
-    expected *= size;
-  }
-  return true;
-}
-
-bool same_strides(const Tensor& a, const Tensor& b) {
-  for (int64_t i = 0; i < a.dim(); ++i) {
-    if (a.size(i) != 1 && a.stride(i) != b.stride(i)) return false;
-  }
-  return true;
-}
-
-Tensor with_layout_of(const Tensor& t, const Tensor& like) {
-  if (same_strides(t, like)) return t;
-  Tensor copy = torch::stable::empty_like(like);
-  return torch::stable::copy_(copy, t);
-}
-
-Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
-  std::array<int64_t, 4> strides;
-  int64_t count = 1;
-  for (int64_t i = static_cast<int64_t>(sizes.size()) - 1; i >= 0; --i) {
-    strides[i] = count;
-    count *= sizes.begin()[i];
-  }
-  int32_t device_type, device_index;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
-  const int32_t dtype = type == ScalarType::Double     ? aoti_torch_dtype_float64()
-                        : type == ScalarType::Half     ? aoti_torch_dtype_float16()
-                        : type == ScalarType::BFloat16 ? aoti_torch_dtype_bfloat16()
-                                                       : aoti_torch_dtype_float32();
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(),
-                                                         strides.data(), dtype, device_type, device_index, &handle));
-  return Tensor(handle);
-}
 
 #if defined(BAT_FAST_CUDA)
 

@@ -26,7 +26,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pair_loss(const Tensor& clean_, const
           pair_loss_cpu(rows(type), pointer<T>(adv), static_cast<T>(beta), static_cast<T>(scale),
                         pointer<T>(per_sample), pointer<T>(grad_clean), pointer<T>(grad_adv), begin, end);
         });
-        *pointer<T>(loss) = weighted_mean_cpu<T>(nullptr, pointer<T>(per_sample), clean.size(0), false);
+        *pointer<T>(loss) = weighted_mean_cpu<T>(nullptr, pointer<T>(per_sample), clean.size(0), false).value;
       },
       [&](auto type, void* stream) {
         using T = decltype(type);

@@ -9,9 +9,10 @@ namespace {
 std::tuple<Tensor, Tensor, Tensor, Tensor> bat_loss(const Tensor& logits_, const Tensor& target_, double alpha,
                                                     const std::string& normalize) {
   const Tensor logits = packed(logits_), target = packed(target_);
-  Tensor loss = new_tensor(logits, {}, accumulator(logits));
+  const ScalarType type = accumulator(logits);
+  Tensor loss = new_tensor(logits, {}, type), total = new_tensor(logits, {}, type);
   Tensor weights = per_row(logits), per_sample = per_row(logits);
-  Tensor norm = new_tensor(logits, {logits.size(0), 2}, accumulator(logits));  // RowNorm of each row
+  Tensor norm = new_tensor(logits, {logits.size(0), 2}, type);  // RowNorm of each row
   const bool by_weights = normalize == "weights";
   on_device(
       logits,
@@ -21,39 +22,43 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bat_loss(const Tensor& logits_, const
           bat_rows_cpu(rows_of<T>(logits, target), static_cast<T>(alpha), pointer<T>(weights), pointer<T>(per_sample),
                        pointer<RowNorm<T>>(norm), begin, end);
         });
-        *pointer<T>(loss) = weighted_mean_cpu(pointer<T>(weights), pointer<T>(per_sample), logits.size(0), by_weights);
+        const Mean<T> mean = weighted_mean_cpu(pointer<T>(weights), pointer<T>(per_sample), logits.size(0), by_weights);
+        *pointer<T>(loss) = mean.value;
+        *pointer<T>(total) = mean.total;
       },
       [&](auto type, void* stream) {
         using T = decltype(type);
         bat_rows_cuda(rows_of<T>(logits, target), static_cast<float>(alpha), by_weights, pointer<float>(weights),
-                      pointer<float>(per_sample), pointer<RowNorm<float>>(norm), pointer<float>(loss), label_errors(),
-                      stream);
+                      pointer<float>(per_sample), pointer<RowNorm<float>>(norm), pointer<float>(loss),
+                      pointer<float>(total), label_errors(), stream);
       });
-  return {loss, weights, per_sample, norm};
+  return {loss, weights, norm, total};
 }
 BAT_REGISTER(bat_loss, bat_loss)
 
-Tensor ce_backward(const Tensor& logits_, const Tensor& target_, const Tensor& norm_, const Tensor& scale_) {
+Tensor bat_loss_backward(const Tensor& grad_loss, const Tensor& logits_, const Tensor& target_, const Tensor& weights_,
+                         const Tensor& norm_, const Tensor& total) {
   const Tensor logits = packed(logits_), target = packed(target_);
-  const Tensor norm = packed(norm_), scale = packed(scale_);
+  const Tensor weights = packed(weights_), norm = packed(norm_);
   Tensor grad = new_matrix(logits);
   on_device(
       logits,
       [&](auto type) {
         using T = decltype(type);
+        const T scale = *pointer<T>(grad_loss) / *pointer<T>(total);
         over_rows(logits, [&](int64_t begin, int64_t end) {
-          ce_backward_cpu(rows_of<T>(logits, target), pointer<RowNorm<T>>(norm), pointer<T>(scale), pointer<T>(grad),
-                          begin, end);
+          bat_backward_cpu(rows_of<T>(logits, target), pointer<T>(weights), pointer<RowNorm<T>>(norm), scale,
+                           pointer<T>(grad), begin, end);
         });
       },
       [&](auto type, void* stream) {
         using T = decltype(type);
-        ce_backward_cuda(rows_of<T>(logits, target), pointer<RowNorm<float>>(norm), pointer<float>(scale),
-                         pointer<T>(grad), stream);
+        bat_backward_cuda(rows_of<T>(logits, target), pointer<float>(weights), pointer<RowNorm<float>>(norm),
+                          pointer<float>(grad_loss), pointer<float>(total), pointer<T>(grad), stream);
       });
   return grad;
 }
-BAT_REGISTER(ce_backward, ce_backward)
+BAT_REGISTER(bat_loss_backward, bat_loss_backward)
 
 std::tuple<Tensor, Tensor, Tensor> soft_target_loss(const Tensor& logits_, const Tensor& soft_) {
   const Tensor logits = packed(logits_), soft = packed(soft_);
@@ -67,7 +72,7 @@ std::tuple<Tensor, Tensor, Tensor> soft_target_loss(const Tensor& logits_, const
           soft_target_cpu(Logits<T>{pointer<T>(logits), nullptr, logits.size(0), logits.size(1)}, pointer<T>(soft),
                           static_cast<T>(scale), pointer<T>(per_sample), pointer<T>(grad), begin, end);
         });
-        *pointer<T>(loss) = weighted_mean_cpu<T>(nullptr, pointer<T>(per_sample), logits.size(0), false);
+        *pointer<T>(loss) = weighted_mean_cpu<T>(nullptr, pointer<T>(per_sample), logits.size(0), false).value;
       },
       [&](auto type, void* stream) {
         using T = decltype(type);

@@ -42,7 +42,7 @@ void check_unit_rows(int64_t n, int64_t d) {
 
 void check_pairs(int64_t n, int64_t classes, bool weighted, bool negatives) {
   constexpr int64_t kDims = 5;
-  Array<int64_t> target(n), count(n);
+  Array<int64_t> target(n);
   for (auto i = 0; i < n; ++i) target[i] = static_cast<int64_t>(uniform() * static_cast<double>(classes));
   const auto weights = random_array<float>(n, [](int64_t) { return uniform(); });
   const auto wide_weights = widened<double>(weights);
@@ -56,15 +56,15 @@ void check_pairs(int64_t n, int64_t classes, bool weighted, bool negatives) {
   Array<Anchor<float>> anchors(n);
   Array<Anchor<double>> want_anchors(n);
   share_anchors_cuda(target.data(), weighted ? weights.data() : nullptr, n, anchors.data(), nullptr);
-  count_positives_cpu(target.data(), n, count.data(), 0, n);
-  share_anchors_cpu<double>(count.data(), weighted ? wide_weights.data() : nullptr, n, want_anchors.data());
+  const Classes by_class(target.data(), n);
+  share_anchors_cpu<double>(by_class, weighted ? wide_weights.data() : nullptr, n, want_anchors.data());
   // Two blocks of rows, as for a batch too large for one matrix.
   const int64_t half = n / 2;
   for (const auto& [first, rows] : {std::pair{int64_t{0}, half}, std::pair{half, n - half}}) {
     const PairRows<float> in = {pairs.data() + first * n, target.data(), n, first, rows, 10.0f, negatives};
     const PairRows<double> wide = {want_pairs.data() + first * n, target.data(), n, first, rows, 10.0, negatives};
     anchor_rows_cuda(in, anchors.data(), part.data(), nullptr);
-    anchor_rows_cpu(wide, want_anchors.data(), want_part.data(), 0, rows);
+    anchor_rows_cpu(wide, by_class, want_anchors.data(), want_part.data(), 0, rows);
   }
   sum_cuda(part.data(), n, loss.data(), nullptr);
   double want_loss = 0;
@@ -74,7 +74,7 @@ void check_pairs(int64_t n, int64_t classes, bool weighted, bool negatives) {
     const PairRows<float> in = {pairs.data() + first * n, target.data(), n, first, rows, 10.0f, negatives};
     const PairRows<double> wide = {want_pairs.data() + first * n, target.data(), n, first, rows, 10.0, negatives};
     pair_gradients_cuda(in, anchors.data(), nullptr);
-    pair_gradients_cpu(wide, want_anchors.data(), 0, rows);
+    pair_gradients_cpu(wide, by_class, want_anchors.data(), 0, rows);
   }
   for (int64_t i = 0; i < n * n; ++i) expect_close("gradient of a pair", i, pairs[i], want_pairs[i], kClose);
 }

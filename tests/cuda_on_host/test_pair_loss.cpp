@@ -21,7 +21,7 @@ void check_pair(const Batch<T>& b, bool mart) {
   expect_all_close("pair loss", per_sample, want, 3 * kSummed);
   expect_all_close("gradient of the clean row", grad, want_grad, 3 * kStored<T>);
   expect_all_close("gradient of the adversarial row", grad_adv, want_grad_adv, 3 * kStored<T>);
-  expect_close("loss", 0, loss[0], weighted_mean_cpu<double>(nullptr, want.data(), b.rows, false), 3 * kSummed);
+  expect_close("loss", 0, loss[0], weighted_mean_cpu<double>(nullptr, want.data(), b.rows, false).value, 3 * kSummed);
   if (mart) b.expect_report(error);
 }
 

@@ -115,14 +115,14 @@ def bat_loss(d: Draw) -> Call:
     return Call([d.normal(n, classes), d.integers(classes, n), d.one_of(0.0, 1.0, 5.0), normalize])
 
 
-def ce_backward(d: Draw) -> Call:
+def bat_loss_backward(d: Draw) -> Call:
     n, classes = d.rows()
     z = d.normal(n, classes)
     top = z.amax(1)
     norm = torch.stack([top, (z - top[:, None]).exp().sum(1).log()], dim=1)
-    return Call(
-        [z, d.integers(classes, n), laid_out(norm, d.one_of("contiguous", "gaps")), d.normal(n, scale=1.0)]
-    )
+    norm = laid_out(norm, d.one_of("contiguous", "gaps"))
+    grad_loss, total = z.new_tensor(-3.0), z.new_tensor(1.5)
+    return Call([grad_loss, z, d.integers(classes, n), d.normal(n, scale=1.0), norm, total])
 
 
 def soft_target_loss(d: Draw) -> Call:
@@ -152,7 +152,7 @@ def holistic_loss(d: Draw) -> Call:
 
 CASES: dict[str, Callable[[Draw], Call]] = {
     "linf_step_": step, "l2_step_": step, "random_start": random_start, "attack_grad": attack_grad,
-    "bat_loss": bat_loss, "ce_backward": ce_backward, "soft_target_loss": soft_target_loss,
+    "bat_loss": bat_loss, "bat_loss_backward": bat_loss_backward, "soft_target_loss": soft_target_loss,
     "pair_loss": pair_loss, "discrimination_loss": discrimination_loss, "holistic_loss": holistic_loss,
 }  # fmt: skip
 
