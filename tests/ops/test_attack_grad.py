@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from bat_fast import ops
 
-SIZES = [(1, 4), (3, 10), (7, 17), (128, 200), (33, 2049), (2, 22000), (0, 10)]
+SIZES = [(1, 4), (3, 10), (5, 16), (7, 17), (2, 511), (2, 513), (128, 200), (33, 2049), (2, 22000), (0, 10)]
 TOLERANCE = {torch.float32: {"rtol": 3e-6, "atol": 3e-6}, torch.float64: {"rtol": 1e-11, "atol": 1e-11}}
 
 

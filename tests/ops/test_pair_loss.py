@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from bat_fast import ops
 
-SIZES = [(1, 1), (1, 2), (3, 10), (128, 200), (9, 2049), (2, 22000)]
+SIZES = [(1, 1), (1, 2), (3, 10), (5, 16), (2, 511), (2, 513), (128, 200), (9, 2049), (2, 22000)]
 TOLERANCE = {torch.float32: {"rtol": 5e-5, "atol": 3e-5}, torch.float64: {"rtol": 1e-10, "atol": 1e-11}}
 
 

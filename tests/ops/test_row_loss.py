@@ -6,7 +6,10 @@ from torch.nn import functional as F
 
 from bat_fast import ops
 
-SIZES = [(1, 1), (1, 2), (3, 10), (7, 17), (128, 200), (5, 1000), (33, 2049), (2, 22000), (0, 10)]
+SIZES = [
+    (1, 1), (1, 2), (3, 10), (5, 16), (7, 17), (2, 511), (2, 512), (2100, 513), (128, 200), (5, 1000),
+    (33, 2049), (2, 22000), (0, 10),
+]  # fmt: skip
 TOLERANCE = {torch.float32: {"rtol": 2e-6, "atol": 2e-6}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
 
 
@@ -178,3 +181,23 @@ def test_soft_target_loss_is_well_formed(device, dtype):
     )
     with pytest.raises(ValueError, match="soft must have the shape of logits"):
         ops.soft_target_loss(z, z[:2])
+
+
+@pytest.mark.parametrize("name", ["bat_loss", "soft_target_loss", "kl_loss", "mart_loss", "discrimination"])
+def test_gradients_add_up_over_backward_passes(name, device, dtype):
+    # A loss may hand out the gradient that it keeps: what becomes of it must not change the next one.
+    z, y = batch(6, 5, device, dtype)
+    z.requires_grad_()
+    other = torch.randn(6, 5, device=device, dtype=dtype)
+    loss = {
+        "bat_loss": lambda: ops.bat_loss(z, y, alpha=1.0)[0],
+        "soft_target_loss": lambda: ops.soft_target_loss(z, other.softmax(1))[0],
+        "kl_loss": lambda: ops.kl_loss(z, other)[0],
+        "mart_loss": lambda: ops.mart_loss(z, other, y)[0],
+        "discrimination": lambda: ops.discrimination_loss(z, y % 2),
+    }[name]()
+    (once,) = torch.autograd.grad(2.5 * loss, z, retain_graph=True)
+    loss.backward(retain_graph=True)
+    z.grad.mul_(4.0)
+    loss.backward()
+    torch.testing.assert_close(z.grad, 2.0 * once)
