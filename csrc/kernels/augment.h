@@ -100,7 +100,8 @@ BAT_HD void write_planes(const uint8_t* __restrict__ line, T* __restrict__ out, 
   }
 }
 
-// One row of the crop, as bytes: inside the image a copy or a mirrored copy, the borders pixel by pixel.
+// One row of the crop, as bytes: inside the image a copy or a mirrored copy. A black border is there already, as
+// nothing else is ever written to it; a reflected one comes pixel by pixel.
 template <int Channels>
 BAT_HD const uint8_t* crop_line(const ImageSet& set, const uint8_t* image, const Crop& crop, bool reflect, int32_t y,
                                 uint8_t* line) {
@@ -122,6 +123,7 @@ BAT_HD const uint8_t* crop_line(const ImageSet& set, const uint8_t* image, const
   } else {
     std::memcpy(line + first * n, source + from * n, static_cast<size_t>(inside * n));
   }
+  if (!reflect) return line;
   const int32_t border = border_first ? 0 : inside;
   for (int32_t x = border; x < border + width - inside; ++x) {
     for (int32_t c = 0; c < n; ++c) line[x * n + c] = crop_pixel(set, image, crop, reflect, y, x, c);
@@ -143,6 +145,7 @@ BAT_CLONES void crop_flip_cpu(ImageSet set, const int64_t* index, const int64_t*
     }
     const uint8_t* image = set.data + index[n] * set.pixels();
     const Crop crop = draw_crop(rule, ids[n]);
+    std::memset(line, 0, static_cast<size_t>(row_size));
     for (int32_t y = 0; y < set.height; ++y) {
       const uint8_t* pixels = crop_line<Channels>(set, image, crop, rule.reflect, y, line);
       if (channels_last) {
