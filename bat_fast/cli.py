@@ -87,6 +87,7 @@ def _eval(words: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=20, help="PGD steps (default: 20)")
     parser.add_argument("--eps", type=Ratio, help="radius, such as 8/255 (default: that of the training)")
     parser.add_argument("--batch_size", type=int, default=256, help="images at a time (default: 256)")
+    parser.add_argument("--root", help="folder of the data (default: that of the training)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--json", action="store_true", help="print JSON, accuracies in [0, 1]")
     options = vars(parser.parse_args(words))

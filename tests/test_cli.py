@@ -55,7 +55,7 @@ def test_print_config_is_a_config(tmp_path, capsys):
     assert left.value.code == 0
     text = capsys.readouterr().out
     assert "eps: 8/255" in text
-    for key in ("recipe", "out:", "resume"):
+    for key in ("recipe", "\nout:", "resume"):
         assert key not in text
     path = tmp_path / "c.yaml"
     path.write_text(text)

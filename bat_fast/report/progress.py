@@ -44,9 +44,9 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def start_epoch(self, epoch: int) -> None:
-        """Begin epoch ``epoch``, counted from 1."""
-        self._epoch, self._step = epoch, 0
+    def start_epoch(self, epoch: int, done: int = 0) -> None:
+        """Begin epoch ``epoch``, counted from 1, of which ``done`` steps were made before."""
+        self._epoch, self._step = epoch, done
         self._next = time.monotonic() + _INTERVAL_S
         if self._bar is not None:
             label = f"epoch {epoch}/{self._epochs}"

@@ -1,0 +1,85 @@
+"""The loader that works everywhere: torch's DataLoader."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from os import cpu_count
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bat_fast.data.augment import windows
+from bat_fast.data.files import Files, decode_rows
+from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.order import generator
+from bat_fast.data.source import Source
+
+
+class TorchLoader(Loader):
+    """Worker processes gather or decode whole batches of bytes; the device augments them.
+
+    Arguments and errors are those of `Loader`; ``workers=0`` decodes in this process.
+    """
+
+    kind = "torch"
+
+    def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
+        workers = (cpu_count() or 1) if self.workers is None else self.workers
+        if isinstance(self.source.images, Tensor) and self.workers is None:
+            workers = 0  # a gather is faster than handing its result to another process
+        options = {"prefetch_factor": 2, "persistent_workers": False} if workers else {}
+        loader = DataLoader(
+            _Parts(self.source, self.augment.resized_crop, self.augment.rand_augment, self.seed, self.epoch),
+            sampler=list(parts),  # type: ignore[arg-type]  # a sample of the Dataset is a batch of ours
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=_ignore_ctrl_c,
+            pin_memory=self.device.type == "cuda",
+            **options,  # type: ignore[arg-type]
+        )
+        for part, (pixels, failed) in zip(parts, loader, strict=True):
+            self._report({int(part[place]): reason for place, reason in failed.items()})
+            kept = [place for place in range(len(part)) if place not in failed]
+            where = part[kept] if failed else part
+            store = pixels.to(self.device, non_blocking=True)
+            rows = torch.tensor(kept, device=self.device)
+            yield Pixels(store, rows, where.to(self.device, non_blocking=True))
+
+
+def _ignore_ctrl_c(_: int) -> None:
+    """The terminal interrupts all processes, but the trainer finishes its step first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Parts(Dataset[tuple[Tensor, dict[int, str]]]):
+    """Maps places of the split [N] to their images, [N, H, W, C] uint8 or [N, C, H, W] float32."""
+
+    def __init__(self, source: Source, crop: bool, operations: int, seed: int, epoch: int) -> None:
+        self.source, self.crop, self.operations = source, crop, operations
+        self.seed, self.epoch = seed, epoch
+
+    def __getitem__(self, part: Tensor) -> tuple[Tensor, dict[int, str]]:
+        images, stored = self.source.images, self.source.stored(part)
+        ids = self.source.index[part]
+        failed: dict[int, str] = {}
+        if isinstance(images, Files):
+            drawn = windows(ids, seed=self.seed, epoch=self.epoch).tolist() if self.crop else None
+            pixels, failed = decode_rows(images, stored.tolist(), drawn)
+        elif images.dtype == torch.float32:
+            return images[stored], failed
+        else:
+            pixels = images.permute(0, 2, 3, 1)[stored].contiguous()
+        return self._rand_augment(pixels, ids) if self.operations else pixels, failed
+
+    def _rand_augment(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        from torchvision.transforms.v2 import RandAugment
+
+        change = RandAugment(num_ops=self.operations, magnitude=9)
+        with torch.random.fork_rng(devices=[]):
+            for row, sample in enumerate(ids.tolist()):
+                key = generator("rand_augment", self.seed, self.epoch, sample).initial_seed()
+                torch.manual_seed(key)
+                pixels[row] = change(pixels[row].permute(2, 0, 1)).permute(1, 2, 0)
+        return pixels

@@ -1,0 +1,75 @@
+"""The data of a run: its splits, and a loader for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from bat_fast import data
+from bat_fast.config import TrainConfig
+
+
+class Feed:
+    """What a configuration says about data, read once.
+
+    Args:
+        config: the settings.
+        device: where the batches are.
+        splits: the data, instead of those that ``config.data`` names.
+
+    Raises:
+        ValueError, OSError: a setting is out of range, or the files are not as they should be.
+        ImportError: a package is missing; the message has the command that installs it.
+    """
+
+    def __init__(self, config: TrainConfig, device: str, splits: data.Splits | None = None) -> None:
+        self._config, self._device = config, device
+        wanted = config.data
+        self.splits = splits or data.load(
+            wanted.name,
+            seed=config.seed,
+            root=wanted.root,
+            options=wanted.options,
+            label_noise=asdict(wanted.label_noise),
+        )
+        self._augment = data.Augment(**asdict(wanted.augment))
+        self.train = self._loader("train", config.batch_size, augment=self._augment, shuffle=True)
+        self._eval: dict[str, data.Loader] = {}
+
+    def eval(self, split: str) -> data.Loader:
+        """The loader of ``val`` or ``test``: no augmentation, the order of the source."""
+        if split not in self._eval:
+            self._eval[split] = self._loader(split, self._config.eval.batch_size, shuffle=False)
+        return self._eval[split]
+
+    @property
+    def shape(self) -> data.Shape:
+        """Classes and size of the images."""
+        train = self.splits.train
+        return data.Shape(train.num_classes, train.channels, train.image_size)
+
+    def describe(self) -> str:
+        """One line: what there is, and which loader gives it, and why."""
+        sizes = " + ".join(f"{len(split):,}" for split in self.splits)
+        why = "as asked"
+        if self._config.data.loader == "auto":
+            why = data.choose(self.splits.train, self._device, self._augment)[1]
+        name = self.splits.train.name
+        return f"{name}, {sizes} images in {self.shape.num_classes} classes; loader {self.train.kind}: {why}"
+
+    def skipped(self) -> list[str]:
+        """Why images were left out, one line for each."""
+        return [reason for loader in (self.train, *self._eval.values()) for reason in loader.skipped.values()]
+
+    def _loader(self, split: str, batch_size: int, **options: Any) -> data.Loader:
+        config, source = self._config, getattr(self.splits, split)
+        common = {"workers": config.data.workers, "on_corrupt": config.data.on_corrupt}
+        return data.create_loader(
+            source,
+            batch_size,
+            kind=config.data.loader,
+            seed=config.seed,
+            device=self._device,
+            **common,
+            **options,
+        )
