@@ -149,7 +149,7 @@ class DaliLoader(Loader):
         return found if found.shape[1] == self.source.image_size == found.shape[2] else None
 
     def _one_by_one(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode a batch with torchvision, which says which file is at fault; the images that are left."""
+        """Decode a batch with Pillow, which says which file is at fault; the images that are left."""
         files = self.source.images
         if not isinstance(files, Files):
             raise RuntimeError("DALI could not move a batch; see its message above, or --data.loader torch")

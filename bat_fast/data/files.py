@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,21 +55,22 @@ class Files:
         Raises:
             ValueError: the file is missing, truncated, no image, or not of the size; the message names it.
         """
-        from torchvision.io import ImageReadMode, decode_image
-        from torchvision.transforms.v2.functional import resized_crop
+        from PIL import Image
 
+        size = (self.size, self.size)
         try:
-            image = decode_image(self.path(row), mode=ImageReadMode.RGB)  # [3, H, W]
-        except RuntimeError as error:
-            reason = str(error).rpartition("error: ")[2].partition("\n")[0] or "it cannot be decoded"
+            with Image.open(self.path(row)) as file:
+                image = file.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+            reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
             raise ValueError(self.blame(row, reason)) from None
-        height, width = image.shape[1:]
-        if self.exact:
-            if (height, width) != (self.size, self.size):
-                raise ValueError(self.blame(row, f"it has {width}x{height} pixels, not {self.size}"))
-            return image.permute(1, 2, 0)
-        box = crop_of(height, width, window)
-        return resized_crop(image, *box, [self.size] * 2, antialias=True).permute(1, 2, 0)
+        if not self.exact:
+            top, left, height, width = crop_of(image.height, image.width, window)
+            box = (left, top, left + width, top + height)
+            image = image.resize(size, Image.Resampling.BILINEAR, box=box)  # with antialiasing
+        elif image.size != size:
+            raise ValueError(self.blame(row, f"it has {image.width}x{image.height} pixels, not {self.size}"))
+        return torch.from_numpy(np.array(image))
 
     def blame(self, row: int, reason: str) -> str:
         """One line about a file that cannot be used, and what to do."""

@@ -29,7 +29,7 @@ def write_tiny_imagenet(
     Raises:
         FileExistsError: there is something in ``root``.
     """
-    from torchvision.io import write_jpeg
+    from PIL import Image
 
     root = Path(root)
     if root.exists() and any(root.iterdir()):
@@ -39,9 +39,9 @@ def write_tiny_imagenet(
     def write(folder: Path, names: list[str], labels: list[int], part: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         images = draw_images(torch.tensor(labels), f"{part}/{names[0]}", size, classes, seed)
-        for row, (name, image) in enumerate(zip(names, images.permute(0, 3, 1, 2), strict=True)):
-            grey = row % _GREY == _GREY - 1
-            write_jpeg(image[:1].clone() if grey else image.contiguous(), str(folder / name), quality=90)
+        for row, (name, pixels) in enumerate(zip(names, images.numpy(), strict=True)):
+            image = Image.fromarray(pixels)
+            (image.convert("L") if row % _GREY == _GREY - 1 else image).save(folder / name, quality=90)
 
     for label, wnid in enumerate(wnids):
         names = [f"{wnid}_{number}.JPEG" for number in range(train)]

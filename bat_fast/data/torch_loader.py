@@ -34,6 +34,7 @@ class TorchLoader(Loader):
             _Parts(self.source, self.augment.resized_crop, self.augment.rand_augment, self.seed, self.epoch),
             sampler=list(parts),  # type: ignore[arg-type]  # a sample of the Dataset is a batch of ours
             batch_size=None,
+            generator=torch.Generator(),  # workers take seeds from it: not from the generator of the training
             num_workers=workers,
             worker_init_fn=_ignore_ctrl_c,
             pin_memory=self.device.type == "cuda",
