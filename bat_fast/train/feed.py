@@ -23,7 +23,7 @@ class Feed:
     """
 
     def __init__(self, config: TrainConfig, device: str, splits: data.Splits | None = None) -> None:
-        self._config, self._device = config, device
+        self.config, self._device = config, device
         wanted = config.data
         self.splits = splits or data.load(
             wanted.name,
@@ -39,7 +39,7 @@ class Feed:
     def eval(self, split: str) -> data.Loader:
         """The loader of ``val`` or ``test``: no augmentation, the order of the source."""
         if split not in self._eval:
-            self._eval[split] = self._loader(split, self._config.eval.batch_size, shuffle=False)
+            self._eval[split] = self._loader(split, self.config.eval.batch_size, shuffle=False)
         return self._eval[split]
 
     @property
@@ -52,7 +52,7 @@ class Feed:
         """One line: what there is, and which loader gives it, and why."""
         sizes = " + ".join(f"{len(split):,}" for split in self.splits)
         why = "as asked"
-        if self._config.data.loader == "auto":
+        if self.config.data.loader == "auto":
             why = data.choose(self.splits.train, self._device, self._augment)[1]
         name = self.splits.train.name
         return f"{name}, {sizes} images in {self.shape.num_classes} classes; loader {self.train.kind}: {why}"
@@ -62,7 +62,7 @@ class Feed:
         return [reason for loader in (self.train, *self._eval.values()) for reason in loader.skipped.values()]
 
     def _loader(self, split: str, batch_size: int, **options: Any) -> data.Loader:
-        config, source = self._config, getattr(self.splits, split)
+        config, source = self.config, getattr(self.splits, split)
         common = {"workers": config.data.workers, "on_corrupt": config.data.on_corrupt}
         return data.create_loader(
             source,

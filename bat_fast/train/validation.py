@@ -35,6 +35,8 @@ def accuracies(config: TrainConfig, feed: Feed, model: nn.Module, split: str, st
 def label_alarm(feed: Feed, row: dict[str, Any], split: str) -> str | None:
     """`chance_alarm` for what ``row`` says about a split, beside the split that was trusted before it."""
     trusted = ("val/clean_acc",) if split == "test" else ("train/clean_acc", "train/robust_acc")
+    if split == "val" and feed.config.optim.average != "none":
+        return None  # the average lags behind the weights that were trained
     learnt = max((row[name] for name in trusted if name in row), default=0.0)
     source = getattr(feed.splits, split)
     return chance_alarm(split, row[f"{split}/clean_acc"], learnt, source.num_classes, len(source))
