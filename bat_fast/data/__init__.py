@@ -16,6 +16,7 @@ from typing import Any
 from bat_fast.config import Ratio
 from bat_fast.data.augment import Augment
 from bat_fast.data.choose import choose, create_loader
+from bat_fast.data.extra import ExtraData
 from bat_fast.data.files import Files
 from bat_fast.data.known import KNOWN, Shape
 from bat_fast.data.label_noise import add_label_noise
@@ -25,6 +26,7 @@ from bat_fast.data.source import Source, Splits
 
 __all__ = [
     "Augment",
+    "ExtraData",
     "Files",
     "Loader",
     "ResidentLoader",

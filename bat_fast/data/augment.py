@@ -61,7 +61,7 @@ class Augment(AugmentConfig):
 
 def cutout(x: Tensor, ids: Tensor, side: int, *, seed: int, epoch: int) -> Tensor:
     """Set a square of each image of ``x`` [N, C, H, W] to 0, in place; its centre is anywhere."""
-    draws = _uniform(_CUTOUT, ids, seed, epoch)
+    draws = uniform(_CUTOUT, ids, seed, epoch)
     hidden = []
     for size, draw in zip(x.shape[2:], draws[:2], strict=True):
         centre = (draw * size).long()[:, None]
@@ -72,10 +72,11 @@ def cutout(x: Tensor, ids: Tensor, side: int, *, seed: int, epoch: int) -> Tenso
 
 def windows(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
     """Four uniform numbers in [0, 1) for each sample, [N, 4] float32: where `files.crop_of` cuts."""
-    return torch.stack(_uniform(_WINDOW, ids, seed, epoch), 1)
+    return torch.stack(uniform(_WINDOW, ids, seed, epoch), 1)
 
 
-def _uniform(domain: int, ids: Tensor, seed: int, epoch: int) -> list[Tensor]:
+def uniform(domain: int, ids: Tensor, seed: int, epoch: int) -> list[Tensor]:
+    """Four numbers in [0, 1) for each of ``ids`` [N], [N] float32 each; ``domain`` is the kind of use."""
     mask = 0xFFFFFFFF
     counter = (torch.full_like(ids, domain), torch.full_like(ids, epoch), ids & mask, ids >> 32 & mask)
     return [(word >> 8).float() * 2**-24 for word in philox(seed, counter)]

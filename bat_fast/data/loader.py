@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bat_fast.batch import Batch
 from bat_fast.data.augment import Augment
+from bat_fast.data.extra import ExtraData
 from bat_fast.data.order import count_steps, epoch_order, shares
 from bat_fast.data.source import Source
 
@@ -45,6 +46,7 @@ class Loader(ABC):
         channels_last: memory format of the batches.
         workers: threads or processes that decode; None takes one for each core.
         on_corrupt: ``"error"``, or ``"skip"``: an image that cannot be decoded is left out and counted.
+        extra: images that are added to every batch, beyond ``batch_size``.
 
     Raises:
         ValueError: an argument is out of range, the split is empty or has fewer samples than ranks, or the
@@ -67,6 +69,7 @@ class Loader(ABC):
         channels_last: bool = False,
         workers: int | None = None,
         on_corrupt: str = "error",
+        extra: ExtraData | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -82,7 +85,7 @@ class Loader(ABC):
         self.source, self.batch_size, self.shuffle, self.seed = source, batch_size, shuffle, seed
         self.device, self.augment, self.channels_last = torch.device(device), augment, channels_last
         self.rank, self.world_size = rank, world_size
-        self.workers, self.on_corrupt = workers, on_corrupt
+        self.workers, self.on_corrupt, self.extra = workers, on_corrupt, extra
         self.num_samples = len(source)
         self.epoch = 0
         self.position = 0  # batches given in the running epoch
@@ -133,7 +136,12 @@ class Loader(ABC):
         for pixels in self._pixels(parts[start:]):
             self.position += 1
             index = self._index[pixels.where]
-            yield Batch(self._finish(pixels, index), self._labels[pixels.where], index)
+            batch = Batch(self._finish(pixels, index), self._labels[pixels.where], index)
+            if self.extra is not None:
+                step = self.epoch * len(self) + self.position - 1
+                slot = step * self.world_size + self.rank
+                batch = self.extra.join(batch, epoch=self.epoch, slot=slot)
+            yield batch
 
     def _finish(self, pixels: Pixels, index: Tensor) -> Tensor:
         if pixels.store.dtype == torch.float32:

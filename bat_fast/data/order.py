@@ -14,9 +14,9 @@ def generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """A permutation [count] int64 that depends on (seed, epoch) alone."""
-    return torch.randperm(count, generator=generator(seed, epoch))
+def epoch_order(count: int, seed: int, epoch: int, *more: str) -> Tensor:
+    """A permutation [count] int64 that depends on (seed, epoch) alone, and on what ``more`` says."""
+    return torch.randperm(count, generator=generator(seed, epoch, *more))
 
 
 def shares(order: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from os import cpu_count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,22 +26,29 @@ class TorchLoader(Loader):
 
     kind = "torch"
 
-    def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
+    def __init__(self, source: Source, batch_size: int, **options: Any) -> None:
+        super().__init__(source, batch_size, **options)
         workers = (cpu_count() or 1) if self.workers is None else self.workers
-        if isinstance(self.source.images, Tensor) and self.workers is None:
+        if isinstance(source.images, Tensor) and self.workers is None:
             workers = 0  # a gather is faster than handing its result to another process
-        options = {"prefetch_factor": 2, "persistent_workers": False} if workers else {}
-        loader = DataLoader(
-            _Parts(self.source, self.augment.resized_crop, self.augment.rand_augment, self.seed, self.epoch),
-            sampler=list(parts),  # type: ignore[arg-type]  # a sample of the Dataset is a batch of ours
+        self._asked: list[tuple[int, Tensor]] = []  # epoch and places of every batch of the running epoch
+        self._loader = DataLoader(
+            _Parts(source, self.augment.resized_crop, self.augment.rand_augment, self.seed),
+            sampler=self._asked,  # type: ignore[arg-type]  # a sample of the Dataset is a batch of ours
             batch_size=None,
-            generator=torch.Generator(),  # workers take seeds from it: not from the generator of the training
+            generator=torch.Generator(),  # workers take seeds from it, not from that of the training
             num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            persistent_workers=workers > 0,
             worker_init_fn=_ignore_ctrl_c,
             pin_memory=self.device.type == "cuda",
-            **options,  # type: ignore[arg-type]
         )
-        for part, (pixels, failed) in zip(parts, loader, strict=True):
+
+    def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
+        self._asked[:] = [(self.epoch, part) for part in parts]
+        if not parts:
+            return
+        for part, (pixels, failed) in zip(parts, self._loader, strict=True):
             self._report({int(part[place]): reason for place, reason in failed.items()})
             kept = [place for place in range(len(part)) if place not in failed]
             where = part[kept] if failed else part
@@ -55,32 +63,32 @@ def _ignore_ctrl_c(_: int) -> None:
 
 
 class _Parts(Dataset[tuple[Tensor, dict[int, str]]]):
-    """Maps places of the split [N] to their images, [N, H, W, C] uint8 or [N, C, H, W] float32."""
+    """Maps (epoch, places of the split [N]) to images, [N, H, W, C] uint8 or [N, C, H, W] float32."""
 
-    def __init__(self, source: Source, crop: bool, operations: int, seed: int, epoch: int) -> None:
-        self.source, self.crop, self.operations = source, crop, operations
-        self.seed, self.epoch = seed, epoch
+    def __init__(self, source: Source, crop: bool, operations: int, seed: int) -> None:
+        self.source, self.crop, self.operations, self.seed = source, crop, operations, seed
 
-    def __getitem__(self, part: Tensor) -> tuple[Tensor, dict[int, str]]:
+    def __getitem__(self, asked: tuple[int, Tensor]) -> tuple[Tensor, dict[int, str]]:
+        epoch, part = asked
         images, stored = self.source.images, self.source.stored(part)
         ids = self.source.index[part]
         failed: dict[int, str] = {}
         if isinstance(images, Files):
-            drawn = windows(ids, seed=self.seed, epoch=self.epoch).tolist() if self.crop else None
+            drawn = windows(ids, seed=self.seed, epoch=epoch).tolist() if self.crop else None
             pixels, failed = decode_rows(images, stored.tolist(), drawn)
         elif images.dtype == torch.float32:
             return images[stored], failed
         else:
             pixels = images.permute(0, 2, 3, 1)[stored].contiguous()
-        return self._rand_augment(pixels, ids) if self.operations else pixels, failed
+        return self._rand_augment(pixels, ids, epoch) if self.operations else pixels, failed
 
-    def _rand_augment(self, pixels: Tensor, ids: Tensor) -> Tensor:
+    def _rand_augment(self, pixels: Tensor, ids: Tensor, epoch: int) -> Tensor:
         from torchvision.transforms.v2 import RandAugment
 
         change = RandAugment(num_ops=self.operations, magnitude=9)
         with torch.random.fork_rng(devices=[]):
             for row, sample in enumerate(ids.tolist()):
-                key = generator("rand_augment", self.seed, self.epoch, sample).initial_seed()
+                key = generator("rand_augment", self.seed, epoch, sample).initial_seed()
                 torch.manual_seed(key)
                 pixels[row] = change(pixels[row].permute(2, 0, 1)).permute(1, 2, 0)
         return pixels

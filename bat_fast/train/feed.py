@@ -33,7 +33,11 @@ class Feed:
             label_noise=asdict(wanted.label_noise),
         )
         self._augment = data.Augment(**asdict(wanted.augment))
-        self.train = self._loader("train", config.batch_size, augment=self._augment, shuffle=True)
+        self.extra = self._extra()
+        more = 0 if self.extra is None else self.extra.count
+        self.train = self._loader(
+            "train", config.batch_size - more, augment=self._augment, shuffle=True, extra=self.extra
+        )
         self._eval: dict[str, data.Loader] = {}
 
     def eval(self, split: str) -> data.Loader:
@@ -41,6 +45,13 @@ class Feed:
         if split not in self._eval:
             self._eval[split] = self._loader(split, self.config.eval.batch_size, shuffle=False)
         return self._eval[split]
+
+    @property
+    def ids(self) -> int:
+        """One more than the largest sample id of training."""
+        if self.extra is not None:
+            return self.extra.first_id + len(self.extra)
+        return 1 + int(self.splits.train.index.max())
 
     @property
     def shape(self) -> data.Shape:
@@ -54,12 +65,28 @@ class Feed:
         why = "as asked"
         if self.config.data.loader == "auto":
             why = data.choose(self.splits.train, self._device, self._augment)[1]
-        name = self.splits.train.name
-        return f"{name}, {sizes} images in {self.shape.num_classes} classes; loader {self.train.kind}: {why}"
+        more = "" if self.extra is None else f" and {len(self.extra):,} extra"
+        what = f"{self.splits.train.name}, {sizes} images{more} in {self.shape.num_classes} classes"
+        return f"{what}; loader {self.train.kind}: {why}"
 
     def skipped(self) -> list[str]:
         """Why images were left out, one line for each."""
         return [reason for loader in (self.train, *self._eval.values()) for reason in loader.skipped.values()]
+
+    def _extra(self) -> data.ExtraData | None:
+        wanted, size = self.config.data.extra, self.config.batch_size
+        if wanted.path is None:
+            return None
+        count = round(float(wanted.share) * size)
+        if not 0 < count < size:
+            raise ValueError(
+                f"data.extra.share must leave images of both kinds in a batch of {size}, got {wanted.share}"
+            )
+        first = 1 + max(int(split.index.max()) for split in self.splits if len(split))
+        options = {"first_id": first, "count": count, "seed": self.config.seed}
+        return data.ExtraData(
+            wanted.path, self.splits.train, device=self._device, augment=self._augment, **options
+        )
 
     def _loader(self, split: str, batch_size: int, **options: Any) -> data.Loader:
         config, source = self.config, getattr(self.splits, split)

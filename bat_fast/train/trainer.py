@@ -68,8 +68,7 @@ class Trainer:
         self.model = build_model(self.recipe, mean=train.mean, std=train.std).to(self.device)
         self.method = build.build_method(config)
         if hasattr(self.method, "prepare"):
-            ids = 1 + int(train.index.max())
-            self.method.prepare(ids, self.recipe["num_classes"], self.device)
+            self.method.prepare(self.feed.ids, self.recipe["num_classes"], self.device)
         attack = build.build_attack(config, self.method, self.model)
         self.optimizer = build.build_optimizer(config, self.model)
         self.step = TrainStep(self.model, self.method, attack, self.optimizer, config.attack, config.optim)
