@@ -5,9 +5,11 @@
     python bench/bench_data.py --device cuda
 
 All sides give batches of 128 as float32 [N, C, H, W], cropped after padding by 4 and mirrored. One turn is an
-epoch; the sides take turns. "ImageFolder": torchvision's data set and transforms in a DataLoader with a
-worker for each core that stays alive. "slices": bytes in memory, a crop and a flip for each sample, written into
-the batch. "gather": the same as one indexing operation. FFCV takes part where it is installed.
+epoch; the sides take turns. "ImageFolder": torchvision's data set and its usual transforms in a DataLoader
+with a worker for each core that stays alive. Bytes in memory: "slices" takes a crop and a flip of each sample and
+stacks them, "slices tuned" writes them into the batch, "gather" is one indexing operation. Where files are
+decoded torch has one thread, for all sides alike: its idle threads spin and take cores from the decoders.
+FFCV takes part where it is installed.
 
 The second table trains: PGD steps of BAT on a small network, fed by each loader. "stall" is the share of
 the time in which the step waits for its batch, "x fixed" the time of a step over that with one batch that is
@@ -38,16 +40,18 @@ from bat_fast.data.generate import write_tiny_imagenet
 from bat_fast.data.prepare import prepare
 
 BATCH, PAD = 128, 4
+THREADS = torch.get_num_threads()
 OPTIONS = {"shuffle": True, "seed": 0, "augment": data.Augment(pad=PAD, flip=True)}
 
 
 class Epochs:
     """Calls a loader for one epoch after the other."""
 
-    def __init__(self, loader: Any, device: str) -> None:
-        self.loader, self.device, self.epoch = loader, device, 0
+    def __init__(self, loader: Any, device: str, threads: int) -> None:
+        self.loader, self.device, self.threads, self.epoch = loader, device, threads, 0
 
     def __call__(self) -> None:
+        torch.set_num_threads(self.threads)
         for _ in self.batches():
             pass
 
@@ -66,16 +70,26 @@ class Slices:
         self.images = torch.nn.functional.pad(images, (PAD,) * 4).contiguous()  # [M, C, H+8, W+8]
         self.size = images.shape[-1]
 
+    def samples(self, rows: Tensor) -> Iterator[Tensor]:
+        corners = torch.randint(0, 2 * PAD + 1, (len(rows), 2)).tolist()
+        flips = torch.rand(len(rows)).tolist()
+        for row, (top, left), flip in zip(rows.tolist(), corners, flips, strict=True):
+            image = self.images[row, :, top : top + self.size, left : left + self.size]
+            yield image.flip(-1) if flip < 0.5 else image
+
     def __iter__(self) -> Iterator[tuple[Tensor]]:
         for rows in torch.randperm(len(self.images)).split(BATCH):
-            corners, flips = (
-                torch.randint(0, 2 * PAD + 1, (len(rows), 2)).tolist(),
-                torch.rand(len(rows)).tolist(),
-            )
+            yield (torch.stack(list(self.samples(rows))).float().div_(255),)
+
+
+class TunedSlices(Slices):
+    """The same, each sample converted into its place in the batch."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor]]:
+        for rows in torch.randperm(len(self.images)).split(BATCH):
             x = torch.empty((len(rows), 3, self.size, self.size))
-            for place, (row, (top, left), flip) in enumerate(zip(rows.tolist(), corners, flips, strict=True)):
-                image = self.images[row, :, top : top + self.size, left : left + self.size]
-                x[place] = image.flip(-1) if flip < 0.5 else image
+            for place, image in enumerate(self.samples(rows)):
+                x[place] = image
             yield (x.div_(255),)
 
 
@@ -93,10 +107,10 @@ class Gather(Slices):
 
 def image_folder(root: Path) -> Any:
     from torchvision import datasets
-    from torchvision.transforms import v2
+    from torchvision import transforms as t
 
-    steps = [v2.RandomCrop(64, PAD), v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, True)]
-    files = datasets.ImageFolder(str(root / "train"), v2.Compose(steps))
+    steps = t.Compose([t.RandomCrop(64, PAD), t.RandomHorizontalFlip(), t.ToTensor()])
+    files = datasets.ImageFolder(str(root / "train"), steps)
     workers = os.cpu_count() or 1
     return torch.utils.data.DataLoader(
         files,
@@ -124,7 +138,8 @@ def sides(root: Path, cache: Path, device: str) -> dict[str, tuple[Any, int]]:
             loader = data.create_loader(source, BATCH, kind=kind, device=device, **OPTIONS)
             made[f"{kind} {what}"] = loader, len(source)
     pixels = source.images[source.rows]
-    made["slices"], made["gather"] = (Slices(pixels), len(source)), (Gather(pixels), len(source))
+    for name, kind_ in (("slices", Slices), ("slices tuned", TunedSlices), ("gather", Gather)):
+        made[name] = kind_(pixels), len(source)
     if importlib.util.find_spec("ffcv") is None:
         print("FFCV is not installed here: python -m pip install ffcv")
     else:
@@ -155,18 +170,25 @@ def ffcv_loader(root: Path) -> Any:
     return Loader(str(file), BATCH, num_workers=workers, order=OrderOption.RANDOM, pipelines=pipelines)
 
 
+def threads(name: str) -> int:
+    """Those of torch: one where others decode."""
+    return 1 if name.endswith(("Folder", "JPEG", "FFCV")) else THREADS
+
+
 def throughput(made: dict[str, tuple[Any, int]], device: str, seconds: float) -> dict[str, Any]:
-    runs: dict[str, Callable[[], object]] = {n: Epochs(loader, device) for n, (loader, _) in made.items()}
+    runs: dict[str, Callable[[], object]] = {
+        n: Epochs(loader, device, threads(n)) for n, (loader, _) in made.items()
+    }
     times = interleaved(runs, seconds, least=5)
+    torch.set_num_threads(THREADS)
     rate = {name: made[name][1] / times[name].median * 1e3 for name in times}
     print(f"\n{'loader':16} {'images/s':>9} {'quartiles':>19}  x ImageFolder  x slices")
     found = {}
     for name, t in times.items():
         low, high = (made[name][1] / edge * 1e3 for edge in (t.high, t.low))
         against = [rate[name] / rate[base] for base in ("ImageFolder", "slices")]
-        print(
-            f"{name:16} {rate[name]:9,.0f} [{low:8,.0f}, {high:8,.0f}]  {against[0]:13.2f}  {against[1]:8.2f}  n={t.n}"
-        )
+        cells = f"{rate[name]:9,.0f} [{low:8,.0f}, {high:8,.0f}]"
+        print(f"{name:16} {cells}  {against[0]:13.2f}  {against[1]:8.2f}  n={t.n}")
         found[name] = {"images_per_s": rate[name], "quartiles": [low, high], "n": t.n}
     return found
 
@@ -188,7 +210,7 @@ def stalls(made: dict[str, tuple[Any, int]], device: str, steps: int, rounds: in
         wait()
 
     fixed = torch.rand((BATCH, 3, 64, 64), device=device)
-    runs = {name: Epochs(loader, device) for name, (loader, _) in made.items()}
+    runs = {name: Epochs(loader, device, THREADS) for name, (loader, _) in made.items()}
     waited: dict[str, list[float]] = {name: [] for name in ["fixed", *runs]}
     took: dict[str, list[float]] = {name: [] for name in waited}
     for turn in range(rounds + 1):
@@ -213,9 +235,8 @@ def stalls(made: dict[str, tuple[Any, int]], device: str, steps: int, rounds: in
     for name in waited:
         step, stall = statistics.median(took[name]), statistics.median(waited[name])
         spread = max(took[name]) - min(took[name])
-        print(
-            f"{name:16} {step:8.1f} {stall:9.2f} {stall / step:7.1%}  {step / base:7.2f}   spread {spread:.1f} ms"
-        )
+        cells = f"{step:8.1f} {stall:9.2f} {stall / step:7.1%}  {step / base:7.2f}"
+        print(f"{name:16} {cells}   spread {spread:.1f} ms")
         found[name] = {
             "ms_per_step": step,
             "stall": stall / step,

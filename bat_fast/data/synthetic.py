@@ -54,10 +54,10 @@ def draw_images(labels: Tensor, first: object, size: int, classes: int, seed: in
         field = torch.randn((len(labels), 3, cells, cells), generator=chance)
         field = 0.6 * field.mean(1, keepdim=True) + 0.4 * field  # colours of a photograph go together
         image += amplitude * F.interpolate(field, size=(size, size), mode="bilinear")
-        cells, amplitude = 2 * cells, 0.5 * amplitude
+        cells, amplitude = 2 * cells, 0.7 * amplitude
     shift = torch.randint(-size // 8, size // 8 + 1, (len(labels), 2), generator=chance)
     pattern = F.interpolate(patterns[labels], size=(size, size), mode="bilinear")
     strength = 0.5 + torch.rand((len(labels), 1, 1, 1), generator=chance)
     moved = torch.stack([p.roll(tuple(s), (1, 2)) for p, s in zip(pattern, shift.tolist(), strict=True)])
-    pixels = 0.45 + 0.16 * (image + 1.2 * strength * moved)
+    pixels = 0.45 + 0.14 * (image + 1.2 * strength * moved)
     return pixels.clamp_(0, 1).mul_(255).round_().byte().permute(0, 2, 3, 1).contiguous()

@@ -20,7 +20,8 @@ KINDS = [
 ]
 QUICK = [
     "train", "--recipe", "tiny-imagenet-bat", "--epochs", "1", "--model.name", "small_cnn",
-    "--batch_size", "8", "--attack.steps", "1", "--eval.val_steps", "1", "--eval.test_steps", "1", "--device", "cpu",
+    "--batch_size", "8", "--attack.steps", "1", "--eval.val_steps", "1", "--eval.test_steps", "1",
+    "--device", "cpu",
 ]  # fmt: skip
 
 
