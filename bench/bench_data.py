@@ -6,9 +6,9 @@
 
 All sides give batches of 128 as float32 [N, C, H, W], cropped after padding by 4 and mirrored. One turn is an
 epoch; the sides take turns. "ImageFolder": torchvision's data set and its usual transforms in a DataLoader
-with a worker for each core that stays alive. Bytes in memory: "slices" takes a crop and a flip of each sample and
-stacks them, "slices tuned" writes them into the batch, "gather" is one indexing operation. Where files are
-decoded torch has one thread, for all sides alike: its idle threads spin and take cores from the decoders.
+with a worker for each core that stays alive. Bytes in memory: "slices" takes a crop and a flip of each sample
+and stacks them, "slices tuned" writes them into the batch, "gather" is one indexing operation. Where files
+are decoded torch has one thread, for all sides alike: its idle threads spin and take cores from the decoders.
 FFCV takes part where it is installed.
 
 The second table trains: PGD steps of BAT on a small network, fed by each loader. "stall" is the share of
