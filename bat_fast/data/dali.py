@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from os import cpu_count
 from typing import Any
@@ -51,6 +52,7 @@ class DaliLoader(Loader):
         if isinstance(source.images, Tensor) and source.images.dtype != torch.uint8:
             raise ValueError(f"data set {source.name} is not of bytes: --data.loader resident or torch")
         self._pipe = self._build()
+        self._why = "the images differ in size"  # the last batch that DALI could not give
         self._running = 0  # batches fed and not yet fetched
 
     def _build(self) -> Any:
@@ -106,9 +108,7 @@ class DaliLoader(Loader):
     def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
         while self._running:  # an epoch that was left early
             self._fetch()
-        if self.skipped:
-            lost = torch.tensor(sorted(self.skipped))
-            parts = [part[~torch.isin(part, lost)] for part in parts]
+        parts = self._without_skipped(parts)
         for part in parts[:_AHEAD]:
             self._feed(part)
         for number, part in enumerate(parts):
@@ -145,7 +145,8 @@ class DaliLoader(Loader):
             if not output.is_dense_tensor():
                 return None  # files of several sizes
             found = torch.utils.dlpack.from_dlpack(output.as_tensor())
-        except RuntimeError:
+        except RuntimeError as error:
+            self._why = " ".join(str(error).split())
             return None
         return found if found.shape[1] == self.source.image_size == found.shape[2] else None
 
@@ -153,11 +154,13 @@ class DaliLoader(Loader):
         """Decode a batch with Pillow, which says which file is at fault; the images that are left."""
         files = self.source.images
         if not isinstance(files, Files):
-            raise RuntimeError("DALI could not move a batch; see its message above, or --data.loader torch")
+            raise RuntimeError(f"DALI could not move a batch ({self._why}); try --data.loader torch")
         drawn = None
         if self.augment.resized_crop:
             drawn = windows(self.source.index[part], seed=self.seed, epoch=self.epoch).tolist()
         pixels, failed = decode_rows(files, self.source.stored(part).tolist(), drawn)
         self._report({int(part[place]): reason for place, reason in failed.items()})
+        if not failed:  # nothing is slow silently
+            warnings.warn(f"DALI failed on a batch that Pillow decodes: {self._why}", stacklevel=2)
         kept = [place for place in range(len(part)) if place not in failed]
         return pixels[kept].to(self.device), part[kept]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -134,6 +134,8 @@ class Loader(ABC):
         start, self._start = self._start, 0
         self.position = start
         for pixels in self._pixels(parts[start:]):
+            if not len(pixels.where):
+                self._nothing_left()
             self.position += 1
             index = self._index[pixels.where]
             batch = Batch(self._finish(pixels, index), self._labels[pixels.where], index)
@@ -153,6 +155,22 @@ class Loader(ABC):
     @abstractmethod
     def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
         """The images of the batches with these places of the split ([N] int64 each, on the CPU), in order."""
+
+    def _without_skipped(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """``parts`` without the images that are known to be broken."""
+        if not self.skipped:
+            return list(parts)
+        lost = torch.tensor(sorted(self.skipped))
+        kept = [part[~torch.isin(part, lost)] for part in parts]
+        if any(len(part) == 0 for part in kept):
+            self._nothing_left()
+        return kept
+
+    def _nothing_left(self) -> NoReturn:
+        raise ValueError(
+            f"data set {self.source.name}: every image of a batch is left out ({len(self.skipped)} so far); "
+            "repair the files or take a larger batch_size"
+        )
 
     def _report(self, failed: dict[int, str]) -> None:
         """Raise for images that cannot be decoded (place in the split -> reason), or count them."""

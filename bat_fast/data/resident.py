@@ -62,9 +62,7 @@ class ResidentLoader(Loader):
     def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
         if not parts:
             return
-        if self.skipped:
-            lost = torch.tensor(sorted(self.skipped))
-            parts = [part[~torch.isin(part, lost)] for part in parts]
-        places = torch.cat(list(parts)).to(self.device)  # one transfer for the epoch
+        parts = self._without_skipped(parts)
+        places = torch.cat(parts).to(self.device)  # one transfer for the epoch
         for where in places.split([len(part) for part in parts]):
             yield Pixels(self._images, self._rows[where], where)

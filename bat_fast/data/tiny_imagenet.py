@@ -87,6 +87,7 @@ def listings(root: Path) -> tuple[tuple[str, ...], Listing, Listing]:
             odd = min(set(listed) ^ set(classes))
             raise ValueError(f"{words} and {root / 'train'} differ in class {odd}; restore the missing one")
     train = list_classes(root, "train", classes)
+    check_names(train, root)
     return classes, train, _published(root, classes)
 
 

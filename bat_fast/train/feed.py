@@ -32,6 +32,11 @@ class Feed:
             options=wanted.options,
             label_noise=asdict(wanted.label_noise),
         )
+        for name, split in self.splits._asdict().items():
+            if not len(split):  # better found now than after the first epoch
+                raise ValueError(
+                    f"data set {wanted.name}: {name} is empty; data.options.val must leave images"
+                )
         self._augment = data.Augment(**asdict(wanted.augment))
         self.extra = self._extra()
         more = 0 if self.extra is None else self.extra.count

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import resource
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -184,6 +185,33 @@ def test_a_truncated_file_is_named_or_left_out_and_counted(kind, tiny_copy, devi
         assert sorted(ids(loader)) == sorted(set(train.index.tolist()) - {int(train.index[7])})
         assert len(loader.skipped) == 1
         assert broken in loader.skipped[7]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_nothing_but_broken_files(kind, tiny_copy):
+    from bat_fast.data import load
+
+    train = load("tiny_imagenet", seed=0, root=tiny_copy).train
+    Path(train.images.path(int(train.rows[7]))).write_bytes(b"")
+    loader = create_loader(train, 1, kind=kind, on_corrupt="skip", **PLAIN)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="every image of a batch is left out"):
+            ids(loader)
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_what_dali_cannot_decode_is_not_slow_silently(tiny_copy):
+    """A file that Pillow knows and DALI does not, under the name of a JPEG."""
+    from PIL import Image
+
+    from bat_fast.data import load
+
+    train = load("tiny_imagenet", seed=0, root=tiny_copy).train
+    odd = train.images.path(int(train.rows[0]))
+    Image.new("RGB", (64, 64), (9, 8, 7)).save(odd, format="GIF")
+    loader = create_loader(train, 16, kind="dali", **PLAIN)
+    with pytest.warns(UserWarning, match="DALI failed on a batch that Pillow decodes"):
+        assert sorted(ids(loader)) == sorted(train.index.tolist())
 
 
 @pytest.mark.parametrize("kind", KINDS)

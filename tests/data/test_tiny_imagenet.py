@@ -122,6 +122,12 @@ def copy_between_classes(root):
     shutil.copy(file, two / file.name)
 
 
+def copy_in_train(root):
+    one, two = sorted((root / "train").iterdir())[:2]
+    file = next((one / "images").iterdir())
+    shutil.copy(file, two / "images" / file.name)
+
+
 def twice_in_wnids(root):
     words = root / "wnids.txt"
     words.write_text(words.read_text() + words.read_text().split()[0] + "\n")
@@ -154,6 +160,7 @@ DAMAGE = {
         r"val_x\.JPEG has no line",
     ),
     "one name in two classes": (copy_between_classes, ValueError, r"the same name as"),
+    "one training file in two classes": (copy_in_train, ValueError, r"the same name as"),
     "wnid twice": (twice_in_wnids, ValueError, r"is there twice"),
 }
 

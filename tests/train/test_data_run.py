@@ -89,6 +89,13 @@ def test_corrupt_files_are_counted_at_the_end(tmp_path, capsys):
     assert f"WARNING: 1 images were left out, the first: image {broken}" in capsys.readouterr().out
 
 
+def test_an_empty_split_is_found_before_training(root, tmp_path, capsys):
+    words = ["--data.root", str(root), "--data.options.val", "0", "--out", str(tmp_path / "run")]
+    assert main([*QUICK, *words]) == 2
+    assert "tiny_imagenet: val is empty; data.options.val must leave images" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_extra_images(small, tmp_path):
     chance = np.random.default_rng(0)
     images = chance.integers(0, 256, (23, 8, 8, 3), dtype=np.uint8)
