@@ -28,12 +28,15 @@ class TorchLoader(Loader):
 
     def __init__(self, source: Source, batch_size: int, **options: Any) -> None:
         super().__init__(source, batch_size, **options)
-        workers = (cpu_count() or 1) if self.workers is None else self.workers
-        if isinstance(source.images, Tensor) and self.workers is None:
-            workers = 0  # a gather is faster than handing its result to another process
         self._asked: list[tuple[int, Tensor]] = []  # epoch and places of every batch of the running epoch
-        self._loader = DataLoader(
-            _Parts(source, self.augment.resized_crop, self.augment.rand_augment, self.seed),
+        self._loader = self._hire()
+
+    def _hire(self) -> DataLoader[tuple[Tensor, dict[int, str]]]:
+        workers = (cpu_count() or 1) if self.workers is None else self.workers
+        if isinstance(self.source.images, Tensor) and self.workers is None:
+            workers = 0  # a gather is faster than handing its result to another process
+        return DataLoader(
+            _Parts(self.source, self.augment.resized_crop, self.augment.rand_augment, self.seed),
             sampler=self._asked,  # type: ignore[arg-type]  # a sample of the Dataset is a batch of ours
             batch_size=None,
             generator=torch.Generator(),  # workers take seeds from it, not from that of the training
@@ -48,13 +51,19 @@ class TorchLoader(Loader):
         self._asked[:] = [(self.epoch, part) for part in parts]
         if not parts:
             return
-        for part, (pixels, failed) in zip(parts, self._loader, strict=True):
-            self._report({int(part[place]): reason for place, reason in failed.items()})
-            kept = [place for place in range(len(part)) if place not in failed]
-            where = part[kept] if failed else part
-            store = pixels.to(self.device, non_blocking=True)
-            rows = torch.tensor(kept, device=self.device)
-            yield Pixels(store, rows, where.to(self.device, non_blocking=True))
+        try:
+            for part, (images, failed) in zip(parts, self._loader, strict=True):
+                yield self._batch(part, images, failed)
+        except BaseException:  # an epoch that is left early: its workers would wait for somebody to listen
+            self._loader = self._hire()
+            raise
+
+    def _batch(self, part: Tensor, images: Tensor, failed: dict[int, str]) -> Pixels:
+        self._report({int(part[place]): reason for place, reason in failed.items()})
+        kept = [place for place in range(len(part)) if place not in failed]
+        where = part[kept] if failed else part
+        store = images.to(self.device, non_blocking=True)
+        return Pixels(store, torch.tensor(kept, device=self.device), where.to(self.device))
 
 
 def _ignore_ctrl_c(_: int) -> None:

@@ -166,6 +166,13 @@ def test_epochs_differ_and_do_not_depend_on_the_past(kind, tiny):
     assert len(set(map(tuple, orders))) == 3
 
 
+def complaint(*arguments, **options) -> str:
+    """What stops the first epoch of such a loader."""
+    with pytest.raises(ValueError) as caught:
+        ids(create_loader(*arguments, **options))
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_truncated_file_is_named_or_left_out_and_counted(kind, tiny_copy, device):
     from bat_fast.data import load
@@ -174,11 +181,10 @@ def test_a_truncated_file_is_named_or_left_out_and_counted(kind, tiny_copy, devi
     broken = train.images.path(int(train.rows[7]))
     with open(broken, "r+b") as file:  # noqa: PTH123 - truncate in place
         file.truncate(500)
-    with pytest.raises(ValueError, match="restore or delete the file") as caught:
-        for _ in create_loader(train, 16, kind=kind, device=device, **PLAIN):
-            pass
-    assert broken in str(caught.value)
-    assert "\n" not in str(caught.value)
+    said = complaint(train, 16, kind=kind, device=device, **PLAIN)
+    assert "restore or delete the file" in said
+    assert broken in said
+    assert "\n" not in said
     loader = create_loader(train, 16, kind=kind, on_corrupt="skip", device=device, **PLAIN)
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -193,10 +199,8 @@ def test_a_batch_of_nothing_but_broken_files(kind, tiny_copy):
 
     train = load("tiny_imagenet", seed=0, root=tiny_copy).train
     Path(train.images.path(int(train.rows[7]))).write_bytes(b"")
-    loader = create_loader(train, 1, kind=kind, on_corrupt="skip", **PLAIN)
-    for _ in range(2):
-        with pytest.raises(ValueError, match="every image of a batch is left out"):
-            ids(loader)
+    said = complaint(train, 1, kind=kind, on_corrupt="skip", **PLAIN)
+    assert "every image of a batch is left out" in said
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -223,8 +227,8 @@ def test_a_file_of_another_size(kind, tiny_copy):
     train = load("tiny_imagenet", seed=0, root=tiny_copy).train
     odd = train.images.path(int(train.rows[0]))
     Image.new("RGB", (32, 64)).save(odd)
-    with pytest.raises(ValueError, match="it has 32x64 pixels, not 64; restore or delete"):
-        ids(create_loader(train, 16, kind=kind, **PLAIN))
+    said = complaint(train, 16, kind=kind, **PLAIN)
+    assert "it has 32x64 pixels, not 64; restore or delete" in said
 
 
 @pytest.mark.parametrize("kind", KINDS)
