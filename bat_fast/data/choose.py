@@ -10,6 +10,7 @@ from torch import Tensor
 from bat_fast.data.augment import Augment
 from bat_fast.data.dali import DaliLoader, missing
 from bat_fast.data.loader import NO_AUGMENT, Loader
+from bat_fast.data.prepare import NAMES
 from bat_fast.data.resident import ResidentLoader
 from bat_fast.data.source import Source
 from bat_fast.data.torch_loader import TorchLoader
@@ -36,6 +37,9 @@ def choose(source: Source, device: str, augment: Augment = NO_AUGMENT) -> tuple[
         reason = f"the set does not fit on the GPU ({size})"
     else:
         reason = "the set is image files"
+        name = source.name.replace("_", "-")
+        if name in NAMES:
+            reason += f" (bat-fast prepare {name} decodes them once)"
     lacking = missing()
     return ("torch", f"{reason}, and {lacking}") if lacking else ("dali", reason)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import warnings
 from collections.abc import Iterator, Sequence
-from os import cpu_count
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,25 @@ def missing() -> str | None:
             return 'DALI is not installed: pip install "bat_fast[dali]" (CUDA 12: [dali-cu12])'
         return f"DALI cannot be imported ({' '.join(str(error).split())})"
     return None
+
+
+def version() -> str:
+    """The version of DALI, or why it cannot be used."""
+    reason = missing()
+    if reason:
+        return reason
+    import nvidia.dali
+
+    return str(nvidia.dali.__version__)
+
+
+@cache
+def _spare_forks() -> None:
+    """Keep the pipelines of this process from being collected in a forked one.
+
+    There their threads do not exist, and waiting for them never ends: seen in workers of a DataLoader.
+    """
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 class DaliLoader(Loader):
@@ -58,6 +79,7 @@ class DaliLoader(Loader):
     def _build(self) -> Any:
         from nvidia.dali import Pipeline
 
+        _spare_forks()
         cuda = self.device.type == "cuda"
         number = (
             (self.device.index if self.device.index is not None else torch.cuda.current_device())
@@ -66,7 +88,7 @@ class DaliLoader(Loader):
         )
         pipe = Pipeline(
             batch_size=self.batch_size + 1,  # the last step of uneven ranks has one more
-            num_threads=self.workers or cpu_count() or 1,
+            num_threads=self.workers or os.cpu_count() or 1,
             device_id=number,
             exec_dynamic=True,  # outlives a file that cannot be decoded, and its outputs are ours to keep
             prefetch_queue_depth=1,  # more would run ahead of what is fed; `_AHEAD` does it

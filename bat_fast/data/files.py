@@ -61,7 +61,12 @@ class Files:
         try:
             with Image.open(self.path(row)) as file:
                 image = file.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:  # what Pillow raises for broken files
             reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
             raise ValueError(self.blame(row, reason)) from None
         if not self.exact:
