@@ -26,9 +26,10 @@ format: $(VENV)/.installed  ## rewrite the sources in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-bench: $(VENV)/.installed  ## every operator and the training step against public PyTorch
+bench: $(VENV)/.installed  ## operators, training step and loaders against public PyTorch
 	$(BIN)/python bench/bench_ops.py
 	$(BIN)/python bench/bench_step.py
+	$(BIN)/python bench/bench_data.py
 
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
 	$(BIN)/python tests/torch_range.py

@@ -17,6 +17,7 @@ _USAGE = """usage: bat-fast VERB ... [--debug]
   train   train a model: bat-fast train --recipe digits-bat
   eval    accuracy of a saved model: bat-fast eval runs/my-run
   recipes what `train --recipe` knows, one line each
+  prepare decode a data set once into a cache: bat-fast prepare tiny-imagenet PATH
   info    versions, devices, and which operators run natively
 
 `bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error."""
@@ -43,7 +44,7 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if words else 2
-    verbs = {"train": _train, "eval": _eval, "recipes": _recipes, "info": _info}
+    verbs = {"train": _train, "eval": _eval, "recipes": _recipes, "prepare": _prepare, "info": _info}
     if words[0] not in verbs:
         raise ValueError(f"no verb {words[0]!r}; there are {', '.join(verbs)}")
     verbs[words[0]](words[1:])
@@ -64,6 +65,7 @@ def _train(words: list[str]) -> None:
         return
     trainer = Trainer(command.config, command.out, resume=command.resume)
     print(f"run folder  {command.out}", flush=True)
+    print(f"data        {trainer.feed.describe()}", flush=True)
     try:
         results = trainer.fit()
     except KeyboardInterrupt:
@@ -87,6 +89,7 @@ def _eval(words: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=20, help="PGD steps (default: 20)")
     parser.add_argument("--eps", type=Ratio, help="radius, such as 8/255 (default: that of the training)")
     parser.add_argument("--batch_size", type=int, default=256, help="images at a time (default: 256)")
+    parser.add_argument("--root", help="folder of the data (default: that of the training)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--json", action="store_true", help="print JSON, accuracies in [0, 1]")
     options = vars(parser.parse_args(words))
@@ -105,6 +108,22 @@ def _recipes(words: list[str]) -> None:
     width = max(map(len, files)) + 2
     for name, path in files.items():
         print(f"{name:<{width}}{path.read_text().partition(chr(10))[0].removeprefix('# ')}")
+
+
+def _prepare(words: list[str]) -> None:
+    from bat_fast.data.prepare import NAMES, prepare
+    from bat_fast.report.progress import counting
+
+    parser = _Parser("prepare", "Decode a data set once into a memory-mapped cache; no file is moved.")
+    parser.add_argument("name", choices=NAMES, help="the data set")
+    parser.add_argument("path", help="its folder, as --data.root has it")
+    parser.add_argument("--out", help="folder of the cache (default: bat_fast_cache in PATH)")
+    parser.add_argument("--workers", type=int, help="threads that decode (default: one for each core)")
+    parser.add_argument("--on_corrupt", choices=("error", "skip"), default="error", help="default: error")
+    options = vars(parser.parse_args(words))
+    with counting("images") as progress:
+        summary = prepare(**options, progress=progress)
+    print(summary)
 
 
 def _info(words: list[str]) -> None:

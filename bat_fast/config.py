@@ -51,9 +51,49 @@ class LabelNoiseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What is done to training images, the same for every loader, device and number of ranks."""
+
+    pad: int = 0
+    """Random crop after padding by so many pixels."""
+    flip: bool = False
+    """Mirror half of the images."""
+    padding: Literal["zero", "reflect"] = "zero"
+    """What the padding shows."""
+    cutout: int = 0
+    """Side of a square of zeros (DeVries and Taylor 2017)."""
+    resized_crop: bool = False
+    """Random area and aspect ratio, resized; for image files larger than the training images."""
+    rand_augment: int = 0
+    """Operations of RandAugment (Cubuk et al. 2020), magnitude 9; in the workers of the torch loader."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraConfig:
+    """More training images, generated or pseudo-labelled, that are mixed into every batch."""
+
+    path: str | None = None
+    """File with ``image`` [M, H, W, C] uint8 and ``label`` [M] or [M, K]: .npz or .safetensors."""
+    share: Ratio = Ratio("0.7")
+    """Share of each batch, in (0, 1); Gowal et al. 2021 use 0.7 to 0.8."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     name: str = "digits"
     """Name of the data set."""
+    root: str | None = None
+    """Folder of its files."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of that data set, such as ``val``, the images that validate."""
+    loader: Literal["auto", "resident", "dali", "torch"] = "auto"
+    """Where batches come from; ``auto`` takes the fastest that there is."""
+    workers: int | None = None
+    """Threads or processes that decode; None is one for each core."""
+    on_corrupt: Literal["error", "skip"] = "error"
+    """What happens to an image that cannot be decoded."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    extra: ExtraConfig = field(default_factory=ExtraConfig)
     label_noise: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)
 
 
@@ -156,6 +196,8 @@ class TrainConfig:
     """Seed of weights, data order, random starts and splits."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints within an epoch; 0 writes one at the end of each epoch and on Ctrl-C only."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "bat"})

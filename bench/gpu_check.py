@@ -107,6 +107,15 @@ class Check:
         found = re.findall(r"(\d+) (passed|failed|skipped|error)", record["text"])
         self.parts["tests"]["counts"] = {kind: int(count) for count, kind in found}
 
+    def loaders(self) -> None:
+        """Every loader on the CUDA device: the tests add it where one is."""
+        if not self.gpu:
+            return self.skip("loaders", NO_GPU)
+        file = ROOT / "tests" / "data" / "test_loaders.py"
+        command = [sys.executable, "-m", "pytest", file, "-p", "no:cacheprovider"]
+        self.run("loaders", command, 120, OMP_NUM_THREADS="2")
+        return None
+
     def small_calls(self) -> None:
         self.run("small_calls_cpu", [sys.executable, BENCH / "gpu_small.py"], 60)
         if self.gpu:
@@ -136,6 +145,7 @@ class Check:
         for part, program, options, limit in (
             ("operators", "bench_ops.py", ["--no-compile", "--seconds", "0.3"], 150),
             ("step", "bench_step.py", ["--resnet", "--seconds", "15"], 120),
+            ("data", "bench_data.py", ["--seconds", "20", "--steps", "20", "--rounds", "3"], 120),
         ):
             if not self.gpu:
                 self.skip(part, f"{NO_GPU}; python bench/{program} measures the CPU")
@@ -162,8 +172,8 @@ def main() -> int:
     }  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     check, begin = Check(options.scratch.resolve(), gpu, options.quick), time.perf_counter()
-    parts: list[Callable[[], None]] = [check.build, check.tests, check.small_calls, check.sanitizers]
-    for part in [*parts, check.benchmarks]:
+    parts: list[Callable[[], None]] = [check.build, check.tests, check.loaders, check.small_calls]
+    for part in [*parts, check.sanitizers, check.benchmarks]:
         part()
     failed = [name for name, record in check.parts.items() if record["ok"] is False]
     about |= {"seconds": round(time.perf_counter() - begin, 1), "failed": failed}

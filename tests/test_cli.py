@@ -46,7 +46,9 @@ def test_info(capsys):
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bat_fast"] == bat_fast.__version__
     assert main(["info"]) == 0
-    assert "operator" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "operator" in out
+    assert "dali" in out
 
 
 def test_print_config_is_a_config(tmp_path, capsys):
@@ -55,7 +57,7 @@ def test_print_config_is_a_config(tmp_path, capsys):
     assert left.value.code == 0
     text = capsys.readouterr().out
     assert "eps: 8/255" in text
-    for key in ("recipe", "out:", "resume"):
+    for key in ("recipe", "\nout:", "resume"):
         assert key not in text
     path = tmp_path / "c.yaml"
     path.write_text(text)

@@ -1,22 +1,45 @@
-"""Data sets by name, in memory, with pixels in [0, 1].
+"""Data sets by name, and the loaders that make batches of them, with pixels in [0, 1].
 
-A new data set is a new module of this package with ``load(seed) -> Splits``, and no list to edit.
+A new data set is a new module of this package with ``load(seed, ...) -> Splits``, and no list to edit; the
+other parameters of ``load`` are its options.
 """
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from bat_fast.config import Ratio
+from bat_fast.data.augment import Augment
+from bat_fast.data.choose import choose, create_loader
+from bat_fast.data.extra import ExtraData
+from bat_fast.data.files import Files
 from bat_fast.data.known import KNOWN, Shape
 from bat_fast.data.label_noise import add_label_noise
-from bat_fast.data.loader import ResidentLoader
+from bat_fast.data.loader import Loader
+from bat_fast.data.resident import ResidentLoader
 from bat_fast.data.source import Source, Splits
 
-__all__ = ["ResidentLoader", "Shape", "Source", "Splits", "add_label_noise", "load", "names", "shape"]
+__all__ = [
+    "Augment",
+    "ExtraData",
+    "Files",
+    "Loader",
+    "ResidentLoader",
+    "Shape",
+    "Source",
+    "Splits",
+    "add_label_noise",
+    "choose",
+    "create_loader",
+    "load",
+    "names",
+    "shape",
+]
 
 
 def names() -> list[str]:
@@ -25,35 +48,49 @@ def names() -> list[str]:
     return [name for name in modules if hasattr(import_module(f"{__name__}.{name}"), "load")]
 
 
-def shape(name: str) -> Shape:
-    """What is known of data set ``name`` without reading it.
+def shape(name: str) -> Shape | None:
+    """What is known of data set ``name`` without reading it; None where that depends on the files.
 
     Raises:
         ValueError: no such data set.
     """
-    if name not in KNOWN:
-        raise ValueError(f"there is no data set {name!r}; there are {', '.join(KNOWN)}")
-    return KNOWN[name]
+    if name not in names():
+        raise ValueError(f"there is no data set {name!r}; there are {', '.join(names())}")
+    return KNOWN.get(name)
 
 
-def load(name: str, *, seed: int, label_noise: Mapping[str, Any] | None = None) -> Splits:
+def load(
+    name: str,
+    *,
+    seed: int,
+    root: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    label_noise: Mapping[str, Any] | None = None,
+) -> Splits:
     """The train, val and test parts of data set ``name``.
 
     Args:
         name: one of `names`.
         seed: fixes the split, where the data set does not come with one.
+        root: the folder of its files; sets that need none have no such option.
+        options: what else the ``load`` of that data set takes.
         label_noise: ``kind``, ``rate`` and ``seed`` of `add_label_noise`, for the training split alone.
 
     Raises:
-        ValueError: no such data set.
+        ValueError: no such data set or option, or files that do not fit together.
+        OSError: files are missing or cannot be read.
         ImportError: a package that the data set needs is not installed.
     """
-    if name not in names():
-        shape(name)
-        raise ValueError(
-            f"data set {name} cannot be loaded by this version of bat_fast; it loads {', '.join(names())}"
-        )
-    splits: Splits = import_module(f"{__name__}.{name}").load(seed)
+    shape(name)
+    function = import_module(f"{__name__}.{name}").load
+    given = dict(options or {}) | ({} if root is None else {"root": Path(root)})
+    known = inspect.signature(function).parameters
+    for option in given:
+        if option not in known or option == "seed":
+            where = "root" if option == "root" else f"options.{option}"
+            there = ", ".join(other for other in known if other != "seed") or "none"
+            raise ValueError(f"data.{where}: data set {name} has no such option; it has: {there}")
+    splits: Splits = function(seed=seed, **given)
     if label_noise is not None and float(Ratio(label_noise["rate"])):
         splits = splits._replace(train=add_label_noise(splits.train, **label_noise))
     return splits

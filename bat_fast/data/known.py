@@ -17,6 +17,7 @@ KNOWN = {
     "digits": Shape(10, 1, 8),
     "cifar10": Shape(10, 3, 32),
     "cifar100": Shape(100, 3, 32),
+    "svhn": Shape(10, 3, 32),
     "tiny_imagenet": Shape(200, 3, 64),
     "imagenet": Shape(1000, 3, 224),
 }

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from bat_fast.config import Ratio
+from bat_fast.data.files import decode_rows
 from bat_fast.data.source import Source
+
+_CHUNK = 1000  # images at a time: a set may be larger than the memory
 
 
 def add_label_noise(source: Source, *, kind: str, rate: float | str, seed: int) -> Source:
@@ -51,9 +54,25 @@ def add_label_noise(source: Source, *, kind: str, rate: float | str, seed: int) 
 
 def _nearest_other(source: Source, rows: Tensor) -> Tensor:
     """The class, other than its own, whose mean image is nearest to each of ``rows``."""
-    images = source.images.flatten(1).double()
-    means = torch.full((source.num_classes, images.shape[1]), torch.inf, dtype=torch.float64)
-    for label in source.labels.unique():
-        means[label] = images[source.labels == label].mean(0)
-    distance = torch.cdist(images[rows], means).nan_to_num(torch.inf)
-    return distance.scatter(1, source.labels[rows, None], torch.inf).argmin(1)
+    width = source.channels * source.image_size**2
+    sums = torch.zeros((source.num_classes, width), dtype=torch.float64)
+    for part in torch.arange(len(source)).split(_CHUNK):
+        sums.index_add_(0, source.labels[part], _pixels(source, part))
+    count = source.labels.bincount(minlength=source.num_classes)[:, None]
+    means = torch.where(count > 0, sums / count, torch.inf)
+    nearest = []
+    for part in rows.split(_CHUNK):
+        distance = torch.cdist(_pixels(source, part), means).nan_to_num(torch.inf)
+        nearest.append(distance.scatter(1, source.labels[part, None], torch.inf).argmin(1))
+    return torch.cat(nearest) if nearest else rows
+
+
+def _pixels(source: Source, where: Tensor) -> Tensor:
+    """The samples at ``where`` [N], flat, [N, C H W] float64; every store in its own unit."""
+    images, stored = source.images, source.stored(where)
+    if isinstance(images, Tensor):
+        return images[stored].flatten(1).double()
+    pixels, failed = decode_rows(images, stored.tolist())
+    if failed:
+        raise ValueError(next(iter(failed.values())))
+    return pixels.flatten(1).double()

@@ -1,26 +1,30 @@
-"""What a data set is: tensors of images and labels with an identity for every sample."""
+"""What a data set is: labelled images with an identity for every sample, in memory or in files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from bat_fast.data.files import Files
 
 _TOLERANCE = 1e-6  # pixels resized in float32 may leave [0, 1] by a rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One split of a data set, in memory.
+    """One split of a data set.
+
+    The parts of a data set may share one store of images: ``rows`` says where the samples of this part lie.
 
     Raises:
-        ValueError: a shape or dtype does not fit, a label is no class, an index appears twice, or float
-            pixels leave [0, 1].
+        ValueError: a shape or dtype does not fit, a label is no class, an index appears twice, a row is not
+            in the store, or float pixels leave [0, 1].
     """
 
-    images: Tensor  # [M, C, H, W] uint8, or float32 in [0, 1]
+    images: Tensor | Files  # [S, C, H, W] uint8, or float32 in [0, 1]; or S files
     labels: Tensor  # [M] int64, 0 <= label < num_classes
     index: Tensor  # [M] int64 data set ids, the same whatever the split
     num_classes: int
@@ -31,25 +35,29 @@ class Source:
     std: tuple[float, ...]
     """Standard deviation of each channel over the training split."""
     true_labels: Tensor | None = None  # [M] int64, where ``labels`` were changed on purpose
+    rows: Tensor | None = None  # [M] int64: sample i is images[rows[i]]; None: images[i], and S = M
 
     def __post_init__(self) -> None:
         where = f"data set {self.name}"
-        if self.images.dim() != 4 or self.images.dtype not in (torch.uint8, torch.float32):
+        if isinstance(self.images, Tensor) and (
+            self.images.dim() != 4 or self.images.dtype not in (torch.uint8, torch.float32)
+        ):
             kind = f"{list(self.images.shape)} {self.images.dtype}"
             raise ValueError(f"{where}: images must be [M, C, H, W] uint8 or float32, got {kind}")
-        for name in ("labels", "index"):
-            rows: Tensor = getattr(self, name)
-            if rows.shape != self.images.shape[:1] or rows.dtype != torch.int64:
-                got = f"{list(rows.shape)} {rows.dtype}"
-                raise ValueError(f"{where}: {name} must be [{len(self.images)}] int64, got {got}")
-        for name, count in (
-            ("mean", self.images.shape[1]),
-            ("std", self.images.shape[1]),
+        count = len(self.images) if self.rows is None else len(self.rows)
+        for name in ("labels", "index", "rows"):
+            values: Tensor | None = getattr(self, name)
+            if values is not None and (values.shape != (count,) or values.dtype != torch.int64):
+                got = f"{list(values.shape)} {values.dtype}"
+                raise ValueError(f"{where}: {name} must be [{count}] int64, got {got}")
+        for name, wanted in (
+            ("mean", self.channels),
+            ("std", self.channels),
             ("class_names", self.num_classes),
         ):
-            if len(getattr(self, name)) != count:
-                raise ValueError(f"{where}: {name} needs {count} entries, got {len(getattr(self, name))}")
-        if len(self.images):
+            if len(getattr(self, name)) != wanted:
+                raise ValueError(f"{where}: {name} needs {wanted} entries, got {len(getattr(self, name))}")
+        if count:
             self._check_values(where)
 
     def _check_values(self, where: str) -> None:
@@ -62,7 +70,11 @@ class Source:
             )
         if len(self.index.unique()) != len(self.index):
             raise ValueError(f"{where}: index holds an id twice, but every sample needs its own")
-        if self.images.dtype == torch.float32:
+        if self.rows is not None:
+            low, high = (int(value) for value in self.rows.aminmax())
+            if low < 0 or high >= len(self.images):
+                raise ValueError(f"{where}: rows leave [0, {len(self.images)}), the images there are")
+        if isinstance(self.images, Tensor) and self.images.dtype == torch.float32:
             least, most = (float(value) for value in self.images.aminmax())
             if not (least >= -_TOLERANCE and most <= 1.0 + _TOLERANCE):
                 raise ValueError(
@@ -72,6 +84,38 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image; files are decoded to three."""
+        return self.images.shape[1] if isinstance(self.images, Tensor) else 3
+
+    @property
+    def image_size(self) -> int:
+        """Width of an image in pixels."""
+        return self.images.shape[-1] if isinstance(self.images, Tensor) else self.images.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images of this part, decoded."""
+        if isinstance(self.images, Tensor):
+            return len(self) * self.images[:1].nbytes
+        return len(self) * 3 * self.images.size**2
+
+    def stored(self, where: Tensor) -> Tensor:
+        """The rows of the store that hold the samples at ``where`` [N] of this part, [N]."""
+        return where if self.rows is None else self.rows[where]
+
+    def part(self, where: Tensor) -> Source:
+        """The samples at ``where`` [N] of this part; the store is shared."""
+        true = None if self.true_labels is None else self.true_labels[where]
+        return replace(
+            self,
+            labels=self.labels[where],
+            index=self.index[where],
+            true_labels=true,
+            rows=self.stored(where),
+        )
 
 
 class Splits(NamedTuple):
@@ -90,3 +134,12 @@ def pixel_stats(
     planes = [images[:, channel].double() / scale for channel in range(images.shape[1])]
     means = tuple(float(plane.mean()) for plane in planes)
     return means, tuple(float(plane.std(correction=0)) for plane in planes)
+
+
+def sampled_stats(images: Tensor, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """`pixel_stats` of at most 5000 of ``rows``, evenly spread: a large set need not be read as a whole.
+
+    With so many images the error of a mean is about 0.003, a hundredth of the standard deviation.
+    """
+    some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 5000)).long()]
+    return pixel_stats(images[some])

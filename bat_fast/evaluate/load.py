@@ -23,7 +23,8 @@ def load_run(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict[str
     Returns:
         The model in eval mode, taking [N, C, H, W] pixels in [0, 1], and what the file says about it:
         ``arch``, ``num_classes``, ``in_channels``, ``image_size``, ``activation``; ``eps``, ``step_size``
-        and ``norm`` of the training; ``method`` and ``data`` (dicts), ``seed``, ``bat_fast`` (version).
+        and ``norm`` of the training; ``method`` and ``data`` (dicts), ``classes`` (names by id), ``seed``,
+        ``bat_fast`` (version).
 
     Raises:
         FileNotFoundError: no such run, or one that has not finished.
@@ -40,7 +41,7 @@ def load_run(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict[str
         raise ValueError(f"{file} was not written by bat_fast: it does not say how to build its model")
     described: dict[str, Any] = dict(metadata)
     described |= {key: int(metadata[key]) for key in ("num_classes", "in_channels", "image_size", "seed")}
-    described |= {key: json.loads(metadata[key]) for key in ("method", "data")}
+    described |= {key: json.loads(metadata[key]) for key in ("method", "data", "classes") if key in metadata}
     described |= {key: Ratio(metadata[key]) for key in ("eps", "step_size")}
     model = build_model(described)
     model.load_state_dict(tensors)

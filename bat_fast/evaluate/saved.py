@@ -22,6 +22,7 @@ def evaluate_saved(
     eps: float | None = None,
     batch_size: int = 256,
     device: str = "auto",
+    root: str | Path | None = None,
 ) -> dict[str, Any]:
     """Clean and PGD accuracy of a saved model on a split of the data set it was trained with.
 
@@ -32,6 +33,7 @@ def evaluate_saved(
         eps: radius in pixels; None takes radius and step of the training. With another radius the step
             keeps its ratio to it.
         batch_size: images at a time; the result does not depend on it.
+        root: the folder of the data; None takes that of the training.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns:
@@ -49,8 +51,12 @@ def evaluate_saved(
         step = step * eps / radius if radius else eps / 4
         radius = float(eps)
     attack = PGD(model, eps=radius, step_size=step, steps=steps, norm=saved["norm"], seed=saved["seed"])
-    source = getattr(data.load(**saved["data"], seed=saved["seed"]), split)
-    loader = data.ResidentLoader(source, batch_size, shuffle=False, seed=0, device=device)
+    settings = saved["data"]
+    known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
+    known |= {} if root is None else {"root": root}
+    source = getattr(data.load(settings["name"], seed=saved["seed"], **known), split)
+    ways = {key: settings[key] for key in ("workers", "on_corrupt") if key in settings}
+    loader = data.create_loader(source, batch_size, shuffle=False, seed=0, device=device, **ways)
     counts = evaluate(model, loader, attack)
     return {
         "metrics": {

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bat_fast import __version__, _native, ops
+from bat_fast.data import dali
 
 
 def collect_info() -> dict[str, Any]:
@@ -26,6 +27,7 @@ def collect_info() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "dali": dali.version(),
         "build": _native.build_info(),
         "operators": {
             name: {device: _implementation(name, device) for device in ("cpu", "cuda")}
@@ -43,6 +45,7 @@ def print_info(info: dict[str, Any]) -> None:
         ("python", info["python"]),
         ("cuda", info["cuda"] or "torch has none"),
         ("gpus", gpus),
+        ("dali", info["dali"]),
         ("cpu", f"{info['cpu']}, {info['cores']} cores, {info['threads']} threads"),
     ]
     rows += [(f"build {key}", _text(value)) for key, value in info["build"].items()]

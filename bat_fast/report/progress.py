@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 _INTERVAL_S = 0.5  # reading the metrics waits for the GPU, so twice a second is enough
@@ -44,9 +46,9 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def start_epoch(self, epoch: int) -> None:
-        """Begin epoch ``epoch``, counted from 1."""
-        self._epoch, self._step = epoch, 0
+    def start_epoch(self, epoch: int, done: int = 0) -> None:
+        """Begin epoch ``epoch``, counted from 1, of which ``done`` steps were made before."""
+        self._epoch, self._step = epoch, done
         self._next = time.monotonic() + _INTERVAL_S
         if self._bar is not None:
             label = f"epoch {epoch}/{self._epochs}"
@@ -96,6 +98,25 @@ def epoch_line(row: dict[str, Any], epochs: int, robust: str) -> str:
         parts += [f"val clean {row['val/clean_acc']:6.2%}", f"val {name} {row[robust]:6.2%}"]
     parts.append(f"{row['perf/img_s']:,.0f} img/s")
     return "  ".join(parts)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, and a line for every tenth elsewhere, for a function that is told (done, all)."""
+    bar = _rich_bar() if sys.stdout.isatty() else None
+    task, tenth = None, 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal task, tenth
+        if bar is not None:
+            task = bar.add_task(what, total=total, note="") if task is None else task
+            bar.update(task, completed=done)
+        elif done * 10 // total > tenth:
+            tenth = done * 10 // total
+            print(f"{done:,} of {total:,} {what}", flush=True)
+
+    with bar or nullcontext():
+        yield show
 
 
 def _rich_bar() -> Any:

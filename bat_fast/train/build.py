@@ -13,6 +13,7 @@ from bat_fast import data, methods
 from bat_fast.attacks import PGD
 from bat_fast.config import TrainConfig
 from bat_fast.evaluate import build_model
+from bat_fast.train.feed import Feed
 from bat_fast.train.schedule import learning_rate
 
 _CURRICULUM = ("targets", "clean_start", "warmup", "first_steps")  # of the training step, not of PGD
@@ -27,6 +28,8 @@ def check(config: TrainConfig) -> None:
         "eval.batch_size": (config.eval.batch_size, 1),
         "eval.every": (config.eval.every, 1),
         "optim.awp": (config.optim.awp, 0),
+        "checkpoint_every": (config.checkpoint_every, 0),
+        "data.workers": (config.data.workers or 0, 0),
     }
     for name, (value, low) in least.items():
         if value < low:
@@ -108,11 +111,14 @@ def _equal_average(averaged: Sequence[Tensor], current: Sequence[Tensor], count:
 def dry_run(config: TrainConfig) -> str:
     """Check every setting and build all parts on the CPU, without the data; one line about them.
 
+    Only where the size of the images is not known otherwise the folders are listed.
+
     Raises:
         ValueError: a setting is out of range.
     """
     check(config)
-    shape = data.shape(config.data.name)
+    data.Augment(**asdict(config.data.augment))
+    shape = data.shape(config.data.name) or Feed(config, "cpu").shape
     model = build_model(model_recipe(config, shape))
     method = build_method(config)
     attack = build_attack(config, method, model)
@@ -120,9 +126,8 @@ def dry_run(config: TrainConfig) -> str:
     build_average(config, model)
     learning_rate(config.optim, 0, 1)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    known = "" if config.data.name in data.names() else " (its loader is not part of this version)"
     return (
-        f"ok: {config.data.name}{known}, {config.model.name} with {weights:,} parameters, "
+        f"ok: {config.data.name}, {config.model.name} with {weights:,} parameters, "
         f"{config.method['name']}, {attack.norm} eps {float(attack.eps):.4g}, {attack.steps} steps, "
         f"{config.epochs} epochs"
     )

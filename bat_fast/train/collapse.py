@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from bat_fast.attacks import PGD
@@ -24,6 +26,13 @@ class CollapseAlarm:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.raised = False
+
+    def describe(self, row: dict[str, Any]) -> str:
+        """The collapse that an epoch ended in, in one line."""
+        return (
+            f"catastrophic overfitting in epoch {row['epoch']}: {row['val/fgsm_acc']:.1%} of the held-out "
+            "images withstand FGSM, less than half of that PGD"
+        )
 
     def measure(self, model: nn.Module, attack: PGD) -> dict[str, float]:
         """``val/fgsm_acc`` and ``val/collapsed`` (1 or 0) of ``model``.

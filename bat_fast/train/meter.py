@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class EpochMeter:
     """Means over the samples of an epoch, and its speed. Reading it is the only host synchronisation."""
 
     def __init__(self, device: str) -> None:
+        self._device = device
         self._cuda = torch.device(device).type == "cuda"
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
@@ -50,6 +52,30 @@ class EpochMeter:
             weighted = value.detach() * samples
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
 
+    def state_dict(self) -> dict[str, Any]:
+        """What has been measured so far. Waits for the device."""
+        self._collect()
+        elapsed = time.perf_counter() - self._began
+        return {
+            "sums": dict(self._sums),
+            "counts": [self._samples, self._steps],
+            "seconds": [self._attack_s, elapsed],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._sums = {name: value.to(self._device) for name, value in state["sums"].items()}
+        self._samples, self._steps = state["counts"]
+        self._attack_s, elapsed = state["seconds"]
+        self._began = time.perf_counter() - elapsed
+
+    def _collect(self) -> None:
+        """Add up the attacks that the GPU has timed."""
+        if self._attacks:
+            torch.cuda.synchronize(self._device)
+            self._attack_s += sum(first.elapsed_time(last) for first, last in self._attacks) / 1e3
+            self._attacks.clear()
+
     def means(self) -> dict[str, float]:
         """``train/...`` metrics: means over the samples so far. Waits for the device."""
         if not self._sums:
@@ -63,9 +89,7 @@ class EpochMeter:
 
     def speed(self) -> dict[str, float]:
         """``perf/...`` metrics: images per second, mean milliseconds of an attack, peak memory in MiB."""
-        if self._cuda:
-            torch.cuda.synchronize()
-            self._attack_s = sum(first.elapsed_time(last) for first, last in self._attacks) / 1e3
+        self._collect()
         peak = torch.cuda.max_memory_allocated() / 2**20 if self._cuda else _resident_mib()
         return {
             "perf/img_s": self.images_per_second(),

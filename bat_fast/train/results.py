@@ -43,7 +43,7 @@ def results_of(
     }
 
 
-def metadata_of(config: TrainConfig, recipe: dict[str, Any]) -> dict[str, str]:
+def metadata_of(config: TrainConfig, recipe: dict[str, Any], classes: tuple[str, ...]) -> dict[str, str]:
     """How to build the model again and what it was trained for, as text; `load_run` reads it."""
     settings, attack = plain(config), config.attack
     step = attack.step_size if config.eval.step_size is None else config.eval.step_size
@@ -55,6 +55,7 @@ def metadata_of(config: TrainConfig, recipe: dict[str, Any]) -> dict[str, str]:
         "norm": attack.norm,
         "method": json.dumps(settings["method"]),
         "data": json.dumps(settings["data"]),
+        "classes": json.dumps(classes),
         "seed": str(config.seed),
     }
 

@@ -32,9 +32,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+_FREE = ("device", "checkpoint_every", "data.root", "data.workers")  # may change when a run is resumed
+
+
 class RunFolder:
-    """``config.yaml``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``, ``curves.png``,
-    ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path; ``label_noise.csv`` where there is."""
+    """``config.yaml``, ``classes.txt``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``,
+    ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path; and
+    ``label_noise.csv`` where labels are wrong on purpose."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,6 +47,7 @@ class RunFolder:
         self.results = path / "results.json"
         self.model = path / "model.safetensors"
         self.curves = path / "curves.png"
+        self.classes = path / "classes.txt"
         self.labels = path / "label_noise.csv"
         self.best = path / "checkpoints" / "best.pt"
         self.last = path / "checkpoints" / "last.pt"
@@ -93,6 +98,11 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def write_classes(self, names: tuple[str, ...]) -> None:
+        """Write ``classes.txt``: the name of class 0 in the first line, and so on."""
+        text = "".join(f"{name}\n" for name in names)
+        atomic_write(self.classes, lambda file: file.write(text.encode()))
+
     def write_labels(self, index: Tensor, true: Tensor | None, labels: Tensor) -> None:
         """Write ``label_noise.csv``: id, true and given label of every training sample; nothing for None."""
         if true is None:
@@ -108,10 +118,10 @@ class RunFolder:
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError naming the first setting, ``device`` aside, in which the two differ."""
+    """Raise ValueError naming the first setting in which the two differ, but for what changes no result."""
     old, new = _flat(before), _flat(now)
     for key in [*new, *(key for key in old if key not in new)]:
-        if key != "device" and old.get(key) != new.get(key):
+        if key not in _FREE and old.get(key) != new.get(key):
             raise ValueError(
                 f"cannot resume {folder}: {key} was {old.get(key)!r} and is now {new.get(key)!r}; "
                 "resume with the same settings, or start another run with --out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,22 @@ import torch
 from torch import nn
 
 from bat_fast import data
-from bat_fast.attacks import PGD
 from bat_fast.config import TrainConfig
-from bat_fast.evaluate import build_model, evaluate, pick_device
+from bat_fast.evaluate import build_model, pick_device
 from bat_fast.report.curves import draw_curves
 from bat_fast.report.progress import Progress
 from bat_fast.train import build
 from bat_fast.train.checkpoint import export_model, load_checkpoint, save_checkpoint
 from bat_fast.train.collapse import CollapseAlarm
+from bat_fast.train.feed import Feed
+from bat_fast.train.interruption import Interruption
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.results import metadata_of, results_of
 from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
 from bat_fast.train.run_folder import RunFolder, check_same, plain
 from bat_fast.train.schedule import learning_rate
 from bat_fast.train.step import TrainStep
+from bat_fast.train.validation import accuracies, data_warnings, eval_attack, label_alarm
 
 
 class Trainer:
@@ -32,8 +33,9 @@ class Trainer:
 
     The best epoch is the first of those with the highest robust accuracy on the validation split (clean
     accuracy for a method that does not attack); the test split is looked at once, at the end.
-    A resumed run ends in the weights of an uninterrupted one, bit for bit on the CPU; on a GPU as far
-    as the kernels of cuDNN repeat themselves.
+    Ctrl-C or SIGTERM during training ends the step, writes a checkpoint and raises KeyboardInterrupt.
+    A resumed run, also from within an epoch, ends in the weights of an uninterrupted one, bit for bit on the
+    CPU; on a GPU as far as the kernels of cuDNN repeat themselves.
 
     Args:
         config: the settings.
@@ -59,29 +61,26 @@ class Trainer:
         build.check(config)
         self.config, self.folder, self.progress = config, RunFolder(Path(out)), progress
         self.device = pick_device(config.device)
-        self.splits = data.load(**asdict(config.data), seed=config.seed) if splits is None else splits
-        train = self.splits.train
-        self.loader = data.ResidentLoader(
-            train, config.batch_size, shuffle=True, seed=config.seed, device=self.device
-        )
-        shape = data.Shape(train.num_classes, train.images.shape[1], train.images.shape[-1])
-        self.recipe = build.model_recipe(config, shape)
+        self.feed = Feed(config, self.device, splits)
+        self.splits, self.loader, train = self.feed.splits, self.feed.train, self.feed.splits.train
+        self.recipe = build.model_recipe(config, self.feed.shape)
         torch.manual_seed(config.seed)
         self.model = build_model(self.recipe, mean=train.mean, std=train.std).to(self.device)
         self.method = build.build_method(config)
         if hasattr(self.method, "prepare"):
-            ids = 1 + int(train.index.max())
-            self.method.prepare(ids, self.recipe["num_classes"], self.device)
+            self.method.prepare(self.feed.ids, self.recipe["num_classes"], self.device)
         attack = build.build_attack(config, self.method, self.model)
         self.optimizer = build.build_optimizer(config, self.model)
         self.step = TrainStep(self.model, self.method, attack, self.optimizer, config.attack, config.optim)
         self.average = build.build_average(config, self.model)
         one_step = attack.steps == 1 and attack.eps > 0
-        self.alarm = CollapseAlarm(next(iter(self._eval_loader("val")))) if one_step else None
+        self.alarm = CollapseAlarm(next(iter(self.feed.eval("val")))) if one_step else None
         self.epoch = 0  # epochs done
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far
         self.stopped = False  # before the last epoch, by the collapse alarm
+        self._running: dict[str, Any] | None = None  # what an interrupted epoch had measured
         self.folder.open(config, resume=resume)
+        self.folder.write_classes(train.class_names)
         self.folder.write_labels(train.index, train.true_labels, train.labels)
         if resume and self.folder.last.exists():
             self._restore(load_checkpoint(self.folder.last))
@@ -99,7 +98,7 @@ class Trainer:
                 epoch = self.epoch
                 row = {"epoch": epoch + 1, **self._train_epoch(epoch, progress)}
                 if self.alarm is not None and self.step.attacks:
-                    attack = self._eval_attack(self.config.eval.val_steps)
+                    attack = eval_attack(self.config, self.evaluated, self.config.eval.val_steps)
                     row |= self.alarm.measure(self.evaluated, attack)
                     self.stopped = self.alarm.raised and self.config.eval.on_collapse == "stop"
                 last = epoch + 1 == self.config.epochs or self.stopped
@@ -111,6 +110,8 @@ class Trainer:
                     if better and not (self.best and row.get("val/collapsed")):
                         self.best = row
                 self.epoch = epoch + 1
+                if alarm := "val/clean_acc" in row and label_alarm(self.feed, row, "val"):
+                    progress.warn(alarm)
                 if row.get("val/collapsed"):
                     progress.warn(self._collapsed(row))
                 self._save(row)
@@ -126,25 +127,42 @@ class Trainer:
     def _train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
         config = self.config
-        seed_epoch(config.seed, epoch)
         done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
-        meter = EpochMeter(self.device)
-        progress.start_epoch(epoch + 1)
-        self.loader.set_epoch(epoch)
+        meter = self._begin_epoch(epoch)
+        progress.start_epoch(epoch + 1, self.loader.position)
         self.step.set_progress(done)
         self.model.train()
-        for number, batch in enumerate(self.loader, start=epoch * len(self.loader)):
-            rate = learning_rate(config.optim, number, total_steps)
-            self.optimizer.param_groups[0]["lr"] = rate
-            terms = self.step(batch, epoch, meter, awp=done >= config.optim.awp_start)
-            if self.average is not None and done >= config.optim.average_start:
-                self.average.update_parameters(self.model)
-            meter.add(terms, len(batch.y))
-            progress.step(meter)
-        row = meter.means() | {"train/lr": rate} | meter.speed()
+        group = self.optimizer.param_groups[0]
+        with Interruption() as interruption:
+            for number, batch in enumerate(self.loader, epoch * len(self.loader) + self.loader.position):
+                group["lr"] = learning_rate(config.optim, number, total_steps)
+                terms = self.step(batch, epoch, meter, awp=done >= config.optim.awp_start)
+                if self.average is not None and done >= config.optim.average_start:
+                    self.average.update_parameters(self.model)
+                meter.add(terms, len(batch.y))
+                progress.step(meter)
+                every = config.checkpoint_every
+                if interruption.asked or (every and (number + 1) % every == 0):
+                    self._save_within(meter)
+                if interruption.asked:
+                    raise KeyboardInterrupt
+        row = meter.means() | {"train/lr": group["lr"]} | meter.speed()
         if not math.isfinite(row["train/loss"]):
             raise FloatingPointError(self._diverged(epoch, row["train/loss"]))
         return row
+
+    def _begin_epoch(self, epoch: int) -> EpochMeter:
+        """Put loader, generators and meter at the start of an epoch, or where it was interrupted."""
+        meter = EpochMeter(self.device)
+        if self._running is None:
+            seed_epoch(self.config.seed, epoch)
+            self.loader.set_epoch(epoch)
+            return meter
+        self.loader.load_state_dict(self._running["loader"])
+        meter.load_state_dict(self._running["meter"])
+        restore_rng_state(self._running["rng"])
+        self.step.attacks, self._running = self._running["attacks"], None
+        return meter
 
     def _diverged(self, epoch: int, loss: float) -> str:
         good = (
@@ -154,39 +172,19 @@ class Trainer:
 
     def _collapsed(self, row: dict[str, Any]) -> str:
         """Act on a collapse as the configuration says, and say so."""
-        what = (
-            f"catastrophic overfitting in epoch {row['epoch']}: {row['val/fgsm_acc']:.1%} of the held-out "
-            "images withstand FGSM, less than half of that PGD"
-        )
+        assert self.alarm is not None
+        what = self.alarm.describe(row)
         if self.config.eval.on_collapse == "restore" and self.best is not row and self.folder.best.exists():
             state = load_checkpoint(self.folder.best)
             self._load(state)
             return f"{what}; went back to the weights of epoch {state['epoch']}"
         return f"{what}; stopped" if self.stopped else what
 
-    def _eval_loader(self, split: str) -> data.ResidentLoader:
-        source, size = getattr(self.splits, split), self.config.eval.batch_size
-        return data.ResidentLoader(source, size, shuffle=False, seed=0, device=self.device)
-
-    def _eval_attack(self, steps: int) -> PGD:
-        attack, step = self.config.attack, self.config.eval.step_size
-        return PGD(
-            self.evaluated,
-            eps=attack.eps,
-            step_size=attack.step_size if step is None else step,
-            steps=steps,
-            norm=attack.norm,
-            seed=self.config.seed,
-        )
-
     def _accuracies(self, split: str, steps: int) -> dict[str, float]:
-        """``SPLIT/clean_acc`` and ``SPLIT/pgdSTEPS_acc``, in [0, 1]."""
-        counts = evaluate(self.evaluated, self._eval_loader(split), self._eval_attack(steps))
-        return {f"{split}/clean_acc": counts["clean_acc"], f"{split}/pgd{steps}_acc": counts["robust_acc"]}
+        return accuracies(self.config, self.feed, self.evaluated, split, steps)
 
-    def _save(self, row: dict[str, Any]) -> None:
-        """Record an epoch. The order matters: a crash between two files must lose none of them."""
-        state = {
+    def _state(self) -> dict[str, Any]:
+        return {
             "epoch": self.epoch,
             "best": self.best,
             "stopped": self.stopped,
@@ -197,6 +195,20 @@ class Trainer:
             "method": self.method.state_dict() if hasattr(self.method, "state_dict") else {},
             "rng": rng_state(),
         }
+
+    def _save_within(self, meter: EpochMeter) -> None:
+        """A checkpoint between two steps of an epoch."""
+        running = {
+            "loader": self.loader.state_dict(),
+            "meter": meter.state_dict(),
+            "rng": rng_state(),
+            "attacks": self.step.attacks,
+        }
+        save_checkpoint(self.folder.last, self._state() | {"running": running})
+
+    def _save(self, row: dict[str, Any]) -> None:
+        """Record an epoch. The order matters: a crash between two files must lose none of them."""
+        state = self._state()
         self.folder.append(row)
         if self.best is row:
             save_checkpoint(self.folder.best, state)
@@ -207,6 +219,7 @@ class Trainer:
         self.epoch, self.best, self.stopped = state["epoch"], state["best"], state["stopped"]
         self._load(state)
         restore_rng_state(state["rng"])
+        self._running = state.get("running")
 
     def _load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -222,9 +235,15 @@ class Trainer:
         self._load(load_checkpoint(self.folder.best))
         rows = self.folder.rows()
         test = self._accuracies("test", self.config.eval.test_steps)
+        for line in data_warnings(self.feed, self.best | test):
+            print(f"WARNING: {line}", flush=True)
         sizes = {split: len(source) for split, source in self.splits._asdict().items()}
         results = results_of(self.config, self.best, rows, test, sizes, self.device)
-        export_model(self.folder.model, self.evaluated, metadata_of(self.config, self.recipe))
+        export_model(
+            self.folder.model,
+            self.evaluated,
+            metadata_of(self.config, self.recipe, self.splits.train.class_names),
+        )
         self.folder.write_results(results)
         draw_curves(rows, self.best["epoch"], self.folder.curves)
         return results

@@ -51,9 +51,9 @@ def test_mean_and_std_are_those_of_the_training_pixels():
 
 
 def test_an_unknown_data_set_lists_what_exists():
-    assert names() == ["digits"]
+    assert "digits" in names()
     for name in ("digitz", "loader", "source"):
-        with pytest.raises(ValueError, match=f"there is no data set '{name}'; there are digits"):
+        with pytest.raises(ValueError, match=f"there is no data set '{name}'; there are .*digits"):
             load(name, seed=0)
 
 

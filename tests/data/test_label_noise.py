@@ -69,9 +69,23 @@ def test_wrong_settings(options, message):
         add_label_noise(CLEAN.train, **({"kind": "symmetric", "rate": 0.1, "seed": 0} | options))
 
 
-def test_data_sets_that_are_known_but_cannot_be_loaded():
+def test_unknown_data_sets():
     assert shape("cifar100").num_classes == 100
-    with pytest.raises(ValueError, match=r"data set cifar100 cannot be loaded by this version .*digits"):
-        load("cifar100", seed=0)
-    with pytest.raises(ValueError, match=r"there is no data set 'cifar'; there are digits, cifar10"):
+    with pytest.raises(
+        ValueError, match=r"there is no data set 'cifar'; there are cifar10, cifar100, digits"
+    ):
         load("cifar", seed=0)
+
+
+def test_nearest_works_on_a_part_of_a_store():
+    train = CLEAN.train
+    where = torch.arange(0, len(train), 3)
+    part, own = (
+        train.part(where),
+        dataclasses.replace(
+            train, images=train.images[where], labels=train.labels[where], index=train.index[where]
+        ),
+    )
+    one, two = (add_label_noise(source, kind="nearest", rate=0.1, seed=0) for source in (part, own))
+    assert torch.equal(one.labels, two.labels)
+    assert (one.labels != one.true_labels).any()

@@ -62,8 +62,10 @@ def test_a_dry_run_finds_mistakes(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_data_that_cannot_be_loaded_yet(tmp_path, monkeypatch, capsys):
+def test_data_that_are_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--recipe", "cifar10-trades"]) == 2
-    assert "data set cifar10 cannot be loaded by this version" in capsys.readouterr().err
+    assert main(["train", "--recipe", "tiny-imagenet-trades"]) == 2
+    assert "data.root is missing: the folder tiny-imagenet-200" in capsys.readouterr().err
+    assert main(["train", "--recipe", "tiny-imagenet-trades", "--data.root", "nowhere"]) == 2
+    assert "nowhere is not a folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

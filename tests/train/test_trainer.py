@@ -47,7 +47,14 @@ def test_metrics_and_files(finished):
     assert {"train/loss", "train/robust_acc", "train/lr", "val/clean_acc", "val/pgd2_acc"} <= set(rows[0])
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
     files = {path.name for path in out.rglob("*") if path.is_file()}
-    written = {"config.yaml", "metrics.jsonl", "results.json", "model.safetensors", "curves.png"}
+    written = {
+        "config.yaml",
+        "classes.txt",
+        "metrics.jsonl",
+        "results.json",
+        "model.safetensors",
+        "curves.png",
+    }
     assert files == written | {"best.pt", "last.pt"}
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     best = max(rows, key=lambda row: row["val/pgd2_acc"])  # max() returns the first of equals

@@ -1,0 +1,82 @@
+"""What is done to training images. Every random number is keyed by (seed, epoch, sample id)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bat_fast._native import philox
+from bat_fast.config import AugmentConfig
+from bat_fast.ops import crop_flip
+
+_CUTOUT, _WINDOW = 0x4355544F, 0x57494E44  # first counter words: streams of their own beside crop_flip's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment(AugmentConfig):
+    """Augmentation of a loader; the fields are those of `AugmentConfig`, the default is none.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("pad", "cutout", "rand_augment"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"data.augment.{name} must be at least 0, got {getattr(self, name)}")
+        if self.padding not in ("zero", "reflect"):
+            raise ValueError(f"data.augment.padding must be zero or reflect, got {self.padding!r}")
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is done at all."""
+        return self != Augment(padding=self.padding)
+
+    def __call__(
+        self,
+        images: Tensor,  # [S, H, W, C] uint8, contiguous
+        rows: Tensor,  # [N] int64
+        ids: Tensor,  # [N] int64
+        *,
+        seed: int,
+        epoch: int,
+        channels_last: bool = False,
+    ) -> Tensor:
+        """Images ``rows`` of the store as a batch, [N, C, H, W] float32 in [0, 1]; ``ids`` key the chance."""
+        x = crop_flip(
+            images,
+            rows,
+            pad=self.pad,
+            flip=self.flip,
+            padding=self.padding,
+            seed=seed,
+            epoch=epoch,
+            sample_ids=ids,
+            channels_last=channels_last,
+        )
+        return cutout(x, ids, self.cutout, seed=seed, epoch=epoch) if self.cutout else x
+
+
+def cutout(x: Tensor, ids: Tensor, side: int, *, seed: int, epoch: int) -> Tensor:
+    """Set a square of each image of ``x`` [N, C, H, W] to 0, in place; its centre is anywhere."""
+    draws = uniform(_CUTOUT, ids, seed, epoch)
+    hidden = []
+    for size, draw in zip(x.shape[2:], draws[:2], strict=True):
+        centre = (draw * size).long()[:, None]
+        away = torch.arange(size, device=x.device) - centre + side // 2
+        hidden.append((away >= 0) & (away < side))
+    return x.masked_fill_((hidden[0][:, :, None] & hidden[1][:, None, :])[:, None], 0.0)
+
+
+def windows(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Four uniform numbers in [0, 1) for each sample, [N, 4] float32: where `files.crop_of` cuts."""
+    return torch.stack(uniform(_WINDOW, ids, seed, epoch), 1)
+
+
+def uniform(domain: int, ids: Tensor, seed: int, epoch: int) -> list[Tensor]:
+    """Four numbers in [0, 1) for each of ``ids`` [N], [N] float32 each; ``domain`` is the kind of use."""
+    mask = 0xFFFFFFFF
+    counter = (torch.full_like(ids, domain), torch.full_like(ids, epoch), ids & mask, ids >> 32 & mask)
+    return [(word >> 8).float() * 2**-24 for word in philox(seed, counter)]

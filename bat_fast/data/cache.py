@@ -1,0 +1,209 @@
+"""A data set decoded once: one memory-mapped file of bytes, and a description that vouches for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bat_fast.data.files import Files, decode_rows
+from bat_fast.data.source import Source
+
+FOLDER = "bat_fast_cache"
+_CHUNK = 1024  # files between two points to resume from
+_FORMAT = 1
+_LEFT_OUT = -1  # the label of a file that could not be decoded
+
+
+class Contents(NamedTuple):
+    """What a cache is made of."""
+
+    name: str
+    files: Files
+    labels: list[int]
+    classes: tuple[str, ...]
+    train: int  # the first so many files are the training part
+    stats: tuple[tuple[float, ...], tuple[float, ...]]  # mean and std
+
+    def fingerprint(self) -> str:
+        """A hash of everything but the pixels."""
+        parts = [self.name, str(self.files.size), str(self.train), *self.classes]
+        parts += [f"{name}\t{label}" for name, label in zip(self.files.names, self.labels, strict=True)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def build_cache(
+    contents: Contents,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    on_corrupt: str = "error",
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]:
+    """Decode all files into ``folder``, which appears as a whole when everything is on the disk.
+
+    A build that was stopped continues where it was; one of other files starts over. Over a cache that is
+    complete nothing is decoded: its pixels are checked against their hash.
+
+    Args:
+        contents: of the cache.
+        folder: the new folder.
+        workers: threads that decode; None takes one for each core.
+        on_corrupt: ``"error"``, or ``"skip"`` to leave such files out.
+        progress: called with the files done and all files.
+
+    Returns:
+        The description that lies in ``meta.json``.
+
+    Raises:
+        ValueError: a file cannot be decoded, or the cache there is damaged or of other files.
+    """
+    if on_corrupt not in ("error", "skip"):
+        raise ValueError(f"on_corrupt must be error or skip, got {on_corrupt!r}")
+    total, size, mark = len(contents.files), contents.files.size, contents.fingerprint()
+    if folder.exists():
+        return _verify(folder, mark)
+    draft = folder.with_name(f"{folder.name}.partial")
+    journal = draft / "journal.json"
+    state = json.loads(journal.read_text()) if journal.exists() else {}
+    if state.get("fingerprint") != mark:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        state = {"fingerprint": mark, "done": 0, "failed": {}}
+    mode: Any = "r+" if state["done"] else "w+"
+    pixels = np.lib.format.open_memmap(draft / "images.npy", mode, np.uint8, (total, size, size, 3))
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for start in range(state["done"], total, _CHUNK):
+            rows = range(start, min(start + _CHUNK, total))
+            images, failed = decode_rows(contents.files, rows, pool=pool)
+            if failed and on_corrupt == "error":
+                raise ValueError(next(iter(failed.values())).replace("--data.on_corrupt", "--on_corrupt"))
+            pixels[rows.start : rows.stop] = images.numpy()
+            pixels.flush()
+            state["done"] = rows.stop
+            state["failed"] |= {str(rows[place]): reason for place, reason in failed.items()}
+            _write(journal, json.dumps(state))
+            if progress is not None:
+                progress(rows.stop, total)
+    labels = np.array(contents.labels)
+    labels[[int(row) for row in state["failed"]]] = _LEFT_OUT
+    np.save(draft / "labels.npy", labels)
+    meta = {
+        "format": _FORMAT,
+        "name": contents.name,
+        "classes": list(contents.classes),
+        "train": contents.train,
+        "images": [total, size, size, 3],
+        "mean": contents.stats[0],
+        "std": contents.stats[1],
+        "fingerprint": mark,
+        "sha256": {name: _hash(draft / name) for name in ("images.npy", "labels.npy")},
+        "left_out": sorted(state["failed"].values()),
+    }
+    _write(draft / "meta.json", json.dumps(meta, indent=1))
+    journal.unlink()
+    _sync(draft / "labels.npy")
+    draft.rename(folder)
+    _sync(folder.parent)
+    return meta
+
+
+def find_cache(root: Path) -> Path | None:
+    """The cache that ``root`` is or holds."""
+    for folder in (root, root / FOLDER):
+        if (folder / "meta.json").exists():
+            return folder
+    return None
+
+
+def load_cache(folder: Path) -> tuple[Source, int]:
+    """All samples of a cache, memory-mapped, and how many of them are training samples.
+
+    The labels are checked against their hash, the pixels only for their number: reading them all takes as
+    long as an epoch. ``bat-fast prepare`` on a complete cache checks both.
+
+    Raises:
+        ValueError: the cache is damaged or of another version.
+    """
+    meta = _meta(folder)
+    if _hash(folder / "labels.npy") != meta["sha256"]["labels.npy"]:
+        raise ValueError(_damaged(folder, "labels.npy has changed"))
+    # Copy on write: torch wants memory that may be written to, and the file stays as it is.
+    try:
+        store = np.lib.format.open_memmap(folder / "images.npy", "c")
+    except ValueError as error:
+        raise ValueError(_damaged(folder, str(error))) from None
+    if list(store.shape) != meta["images"] or store.dtype != np.uint8:
+        raise ValueError(_damaged(folder, f"images.npy is {list(store.shape)} {store.dtype}"))
+    labels = torch.from_numpy(np.load(folder / "labels.npy")).long()
+    index = (labels != _LEFT_OUT).nonzero().flatten()
+    images: Tensor = torch.from_numpy(store).permute(0, 3, 1, 2)
+    source = Source(
+        images,
+        labels[index],
+        index,
+        len(meta["classes"]),
+        meta["name"],
+        tuple(meta["classes"]),
+        tuple(meta["mean"]),
+        tuple(meta["std"]),
+        rows=index,
+    )
+    return source, int((index < meta["train"]).sum())
+
+
+def check_fresh(folder: Path, contents: Contents) -> None:
+    """Raise ValueError where a cache was built of other files than there are now."""
+    if _meta(folder)["fingerprint"] != contents.fingerprint():
+        raise ValueError(_damaged(folder, "the files beside it are not those it was built of"))
+
+
+def _verify(folder: Path, mark: str) -> dict[str, Any]:
+    meta = _meta(folder)
+    if meta["fingerprint"] != mark:
+        raise ValueError(_damaged(folder, "it was built of other files"))
+    for name, wanted in meta["sha256"].items():
+        if _hash(folder / name) != wanted:
+            raise ValueError(_damaged(folder, f"{name} has changed"))
+    return meta
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+    if meta.get("format") != _FORMAT:
+        raise ValueError(_damaged(folder, "another version of bat_fast has built it"))
+    return meta
+
+
+def _damaged(folder: Path, why: str) -> str:
+    return f"cache {folder}: {why}; delete that folder and run bat-fast prepare again"
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a small file in one step."""
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_text(text)
+    _sync(draft)
+    draft.replace(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

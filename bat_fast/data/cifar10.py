@@ -1,0 +1,26 @@
+"""CIFAR-10 (Krizhevsky 2009), 60 000 images of 32x32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bat_fast.data.cifar_files import Layout, load_cifar
+from bat_fast.data.source import Splits
+
+LAYOUT = Layout(
+    name="cifar10",
+    dataset="CIFAR10",
+    python="cifar-10-batches-py",
+    binary="cifar-10-batches-bin",
+    train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+    test="test_batch",
+    label="labels",
+    label_bytes=1,
+    names=("batches.meta", "label_names"),
+    num_classes=10,
+)
+
+
+def load(seed: int, root: Path | None = None, val: int = 1000) -> Splits:
+    """Train and val from the 50 000 training images, test is the test batch. See `load_cifar`."""
+    return load_cifar(LAYOUT, seed, root, val)

@@ -1,0 +1,26 @@
+"""CIFAR-100 (Krizhevsky 2009), 60 000 images of 32x32 in 100 fine classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bat_fast.data.cifar_files import Layout, load_cifar
+from bat_fast.data.source import Splits
+
+LAYOUT = Layout(
+    name="cifar100",
+    dataset="CIFAR100",
+    python="cifar-100-python",
+    binary="cifar-100-binary",
+    train=("train",),
+    test="test",
+    label="fine_labels",
+    label_bytes=2,  # coarse, fine
+    names=("meta", "fine_label_names"),
+    num_classes=100,
+)
+
+
+def load(seed: int, root: Path | None = None, val: int = 1000) -> Splits:
+    """Train and val from the 50 000 training images, test is the test file. See `load_cifar`."""
+    return load_cifar(LAYOUT, seed, root, val)

@@ -1,0 +1,142 @@
+"""Images that lie in files, and how one of them becomes pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+CENTRE = 224 / 256  # share of the shorter side that a centre crop keeps, the usual one of ImageNet
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files that decode to [3, size, size] uint8; grey ones become RGB.
+
+    Args:
+        root: the folder that ``names`` start from.
+        names: the files, relative to it.
+        size: height and width of the decoded images.
+        exact: the files have that size already, and another one is an error; otherwise they are resized
+            and cropped.
+    """
+
+    root: Path
+    names: Sequence[str]
+    size: int
+    exact: bool = True
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, row: int) -> str:
+        """The file of a row."""
+        return f"{self.root}/{self.names[row]}"
+
+    def decode(
+        self,
+        row: int,
+        window: Sequence[float] | None = None,
+    ) -> Tensor:
+        """The image of a row, [size, size, 3] uint8.
+
+        Args:
+            row: which file.
+            window: four numbers in [0, 1) that place a random crop (`crop_of`); None takes the centre.
+
+        Raises:
+            ValueError: the file is missing, truncated, no image, or not of the size; the message names it.
+        """
+        from PIL import Image
+
+        size = (self.size, self.size)
+        try:
+            with Image.open(self.path(row)) as file:
+                image = file.convert("RGB")
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:  # what Pillow raises for broken files
+            reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
+            raise ValueError(self.blame(row, reason)) from None
+        if not self.exact:
+            top, left, height, width = crop_of(image.height, image.width, window)
+            box = (left, top, left + width, top + height)
+            image = image.resize(size, Image.Resampling.BILINEAR, box=box)  # with antialiasing
+        elif image.size != size:
+            raise ValueError(self.blame(row, f"it has {image.width}x{image.height} pixels, not {self.size}"))
+        return torch.from_numpy(np.array(image))
+
+    def blame(self, row: int, reason: str) -> str:
+        """One line about a file that cannot be used, and what to do."""
+        return (
+            f"image {self.path(row)}: {reason}; restore or delete the file, or leave such files out with "
+            "--data.on_corrupt skip"
+        )
+
+
+class Crop(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def crop_of(height: int, width: int, window: Sequence[float] | None, least_area: float = 0.08) -> Crop:
+    """The part of an image that is resized to the training size.
+
+    Without ``window`` the centre square with `CENTRE` of the shorter side. With it the random crop of
+    Szegedy et al. 2015: an area of ``least_area`` to 1 and a log-uniform aspect ratio of 3/4 to 4/3, clipped
+    to the image instead of drawn again.
+
+    Args:
+        height, width: of the image.
+        window: four uniform numbers in [0, 1): area, aspect, top, left.
+        least_area: smallest share of the area.
+    """
+    if window is None:
+        side = max(1, round(CENTRE * min(height, width)))
+        return Crop((height - side) // 2, (width - side) // 2, side, side)
+    area = (least_area + (1 - least_area) * window[0]) * height * width
+    aspect = math.exp((2 * window[1] - 1) * math.log(4 / 3))
+    w = min(width, max(1, round(math.sqrt(area * aspect))))
+    h = min(height, max(1, round(math.sqrt(area / aspect))))
+    return Crop(int(window[2] * (height - h + 1)), int(window[3] * (width - w + 1)), h, w)
+
+
+def decode_rows(
+    files: Files,
+    rows: Sequence[int],
+    windows: Sequence[Sequence[float]] | None = None,
+    pool: ThreadPoolExecutor | None = None,
+) -> tuple[Tensor, dict[int, str]]:
+    """Decode several files.
+
+    Returns:
+        [N, size, size, 3] uint8, and for every file that failed its place among ``rows`` and the reason; the
+        pixels there are 0.
+    """
+    pixels = torch.zeros((len(rows), files.size, files.size, 3), dtype=torch.uint8)
+    failed: dict[int, str] = {}
+
+    def decode(place: int) -> None:
+        try:
+            pixels[place] = files.decode(rows[place], windows[place] if windows else None)
+        except ValueError as error:
+            failed[place] = str(error)
+
+    for _ in (pool.map if pool else map)(decode, range(len(rows))):
+        pass
+    return pixels, failed

@@ -1,0 +1,64 @@
+"""The order of an epoch, and the share that each rank has of it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def generator(*key: object) -> torch.Generator:
+    """A generator for ``key``. torch's CPU generator reads 32 bits of its seed: hence a hash."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+
+
+def epoch_order(count: int, seed: int, epoch: int, *more: str) -> Tensor:
+    """A permutation [count] int64 that depends on (seed, epoch) alone, and on what ``more`` says."""
+    return torch.randperm(count, generator=generator(seed, epoch, *more))
+
+
+def shares(order: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
+    """The batches of ``rank``: as many on every rank, and together each sample exactly once.
+
+    A step takes ``world_size`` x ``batch_size`` samples in the common order, and each rank its part of
+    them. What is left at the end is divided as evenly as can be. Less than one sample for each rank joins
+    the step before, whose batches grow by one sample on some ranks.
+
+    Args:
+        order: [M] int64, the same on all ranks, with M >= world_size.
+    """
+    steps = list(order.split(batch_size * world_size))
+    if len(steps) > 1 and len(steps[-1]) < world_size:
+        steps[-2:] = [torch.cat(steps[-2:])]
+    return [step.tensor_split(world_size)[rank] for step in steps]
+
+
+def count_steps(count: int, batch_size: int, world_size: int) -> int:
+    """How many batches `shares` gives for ``count`` samples."""
+    steps, rest = divmod(count, batch_size * world_size)
+    return max(1, steps + (rest >= world_size))
+
+
+def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide the samples at random into a rest and ``count`` held out, the classes in equal shares.
+
+    Args:
+        labels: [M] int64.
+        count: in [0, M).
+        seed: any integer.
+
+    Returns:
+        The places of both parts in ``labels``, each in rising order.
+    """
+    if not 0 <= count < len(labels):
+        raise ValueError(f"data.options.val must be in [0, {len(labels)}), got {count}")
+    places = torch.randperm(len(labels), generator=generator("split", seed))
+    places = places[labels[places].argsort(stable=True)]  # by class, in random order within a class
+    sizes = labels.bincount()
+    first = (sizes.cumsum(0) - sizes)[labels[places]]
+    # Each sample's rank within its class, as a share of the class: the smallest are an equal share of all.
+    depth = (torch.arange(len(labels)) - first + 0.5) / sizes[labels[places]]
+    places = places[depth.argsort(stable=True)]
+    return places[count:].sort().values, places[:count].sort().values

@@ -1,0 +1,62 @@
+"""Data sets decoded once, ahead of all runs: `bat-fast prepare`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from bat_fast.data.cache import FOLDER, build_cache
+
+NAMES = ("tiny-imagenet",)  # their modules have ``contents(root)``
+
+
+def prepare(
+    name: str,
+    path: str | Path,
+    *,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    on_corrupt: str = "error",
+    progress: Callable[[int, int], object] | None = None,
+) -> str:
+    """Build the cache of a data set, or check the one there is; a few lines about it.
+
+    Args:
+        name: one of `NAMES`.
+        path: the folder of the data set; nothing in it is changed or moved.
+        out: the folder of the cache; None is ``bat_fast_cache`` in ``path``, where training finds it. For
+            another one say ``--data.root OUT``.
+        workers: threads that decode; None takes one for each core.
+        on_corrupt: ``"error"``, or ``"skip"`` to leave such files out.
+        progress: called with the files done and all files.
+
+    Raises:
+        OSError: a folder is missing or cannot be written. ValueError: a file or an existing cache is damaged.
+    """
+    if name not in NAMES:
+        raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    contents = import_module(f"bat_fast.data.{name.replace('-', '_')}").contents(Path(path))
+    folder = Path(path) / FOLDER if out is None else Path(out)
+    there, began = folder.exists(), time.perf_counter()
+    meta = build_cache(contents, folder, workers=workers, on_corrupt=on_corrupt, progress=progress)
+    seconds = time.perf_counter() - began
+    return _summary(meta, folder, "checked, every byte as it was written" if there else "built", seconds)
+
+
+def _summary(meta: dict[str, Any], folder: Path, what: str, seconds: float) -> str:
+    count, height, width, _ = meta["images"]
+    lost = meta["left_out"]
+    rows = [
+        ("cache", f"{folder} ({what}, {seconds:.1f} s, {count / max(seconds, 1e-9):,.0f} images/s)"),
+        ("images", f"{meta['train']:,} train + {count - meta['train']:,} test, {width}x{height}"),
+        ("classes", f"{len(meta['classes'])}, by sorted name: 0 is {meta['classes'][0]}, ..."),
+        ("size", f"{count * height * width * 3 / 1e6:,.1f} MB"),
+        ("sha256", meta["sha256"]["images.npy"]),
+        ("left out", f"{len(lost)}{': ' if lost else ''}{lost[0] if lost else ''}"),
+    ]
+    return "\n".join(f"{name:<10}{text}" for name, text in rows)

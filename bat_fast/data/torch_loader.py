@@ -1,0 +1,103 @@
+"""The loader that works everywhere: torch's DataLoader."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from os import cpu_count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bat_fast.data.augment import windows
+from bat_fast.data.files import Files, decode_rows
+from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.order import generator
+from bat_fast.data.source import Source
+
+
+class TorchLoader(Loader):
+    """Worker processes gather or decode whole batches of bytes; the device augments them.
+
+    Arguments and errors are those of `Loader`; ``workers=0`` decodes in this process.
+    """
+
+    kind = "torch"
+
+    def __init__(self, source: Source, batch_size: int, **options: Any) -> None:
+        super().__init__(source, batch_size, **options)
+        self._asked: list[tuple[int, Tensor]] = []  # epoch and places of every batch of the running epoch
+        self._loader = self._hire()
+
+    def _hire(self) -> DataLoader[tuple[Tensor, dict[int, str]]]:
+        workers = (cpu_count() or 1) if self.workers is None else self.workers
+        if isinstance(self.source.images, Tensor) and self.workers is None:
+            workers = 0  # a gather is faster than handing its result to another process
+        return DataLoader(
+            _Parts(self.source, self.augment.resized_crop, self.augment.rand_augment, self.seed),
+            sampler=self._asked,  # type: ignore[arg-type]  # a sample of the Dataset is a batch of ours
+            batch_size=None,
+            generator=torch.Generator(),  # workers take seeds from it, not from that of the training
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            persistent_workers=workers > 0,
+            worker_init_fn=_ignore_ctrl_c,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
+        self._asked[:] = [(self.epoch, part) for part in parts]
+        if not parts:
+            return
+        try:
+            for part, (images, failed) in zip(parts, self._loader, strict=True):
+                yield self._batch(part, images, failed)
+        except BaseException:  # an epoch that is left early: its workers would wait for somebody to listen
+            self._loader = self._hire()
+            raise
+
+    def _batch(self, part: Tensor, images: Tensor, failed: dict[int, str]) -> Pixels:
+        self._report({int(part[place]): reason for place, reason in failed.items()})
+        kept = [place for place in range(len(part)) if place not in failed]
+        where = part[kept] if failed else part
+        store = images.to(self.device, non_blocking=True)
+        return Pixels(store, torch.tensor(kept, device=self.device), where.to(self.device))
+
+
+def _ignore_ctrl_c(_: int) -> None:
+    """The terminal interrupts all processes, but the trainer finishes its step first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Parts(Dataset[tuple[Tensor, dict[int, str]]]):
+    """Maps (epoch, places of the split [N]) to images, [N, H, W, C] uint8 or [N, C, H, W] float32."""
+
+    def __init__(self, source: Source, crop: bool, operations: int, seed: int) -> None:
+        self.source, self.crop, self.operations, self.seed = source, crop, operations, seed
+
+    def __getitem__(self, asked: tuple[int, Tensor]) -> tuple[Tensor, dict[int, str]]:
+        epoch, part = asked
+        images, stored = self.source.images, self.source.stored(part)
+        ids = self.source.index[part]
+        failed: dict[int, str] = {}
+        if isinstance(images, Files):
+            drawn = windows(ids, seed=self.seed, epoch=epoch).tolist() if self.crop else None
+            pixels, failed = decode_rows(images, stored.tolist(), drawn)
+        elif images.dtype == torch.float32:
+            return images[stored], failed
+        else:
+            pixels = images.permute(0, 2, 3, 1)[stored].contiguous()
+        return self._rand_augment(pixels, ids, epoch) if self.operations else pixels, failed
+
+    def _rand_augment(self, pixels: Tensor, ids: Tensor, epoch: int) -> Tensor:
+        from torchvision.transforms.v2 import RandAugment
+
+        change = RandAugment(num_ops=self.operations, magnitude=9)
+        with torch.random.fork_rng(devices=[]):
+            for row, sample in enumerate(ids.tolist()):
+                key = generator("rand_augment", self.seed, epoch, sample).initial_seed()
+                torch.manual_seed(key)
+                pixels[row] = change(pixels[row].permute(2, 0, 1)).permute(1, 2, 0)
+        return pixels

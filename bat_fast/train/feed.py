@@ -1,0 +1,107 @@
+"""The data of a run: its splits, and a loader for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from bat_fast import data
+from bat_fast.config import TrainConfig
+
+
+class Feed:
+    """What a configuration says about data, read once.
+
+    Args:
+        config: the settings.
+        device: where the batches are.
+        splits: the data, instead of those that ``config.data`` names.
+
+    Raises:
+        ValueError, OSError: a setting is out of range, or the files are not as they should be.
+        ImportError: a package is missing; the message has the command that installs it.
+    """
+
+    def __init__(self, config: TrainConfig, device: str, splits: data.Splits | None = None) -> None:
+        self.config, self._device = config, device
+        wanted = config.data
+        self.splits = splits or data.load(
+            wanted.name,
+            seed=config.seed,
+            root=wanted.root,
+            options=wanted.options,
+            label_noise=asdict(wanted.label_noise),
+        )
+        for name, split in self.splits._asdict().items():
+            if not len(split):  # better found now than after the first epoch
+                raise ValueError(
+                    f"data set {wanted.name}: {name} is empty; data.options.val must leave images"
+                )
+        self._augment = data.Augment(**asdict(wanted.augment))
+        self.extra = self._extra()
+        more = 0 if self.extra is None else self.extra.count
+        self.train = self._loader(
+            "train", config.batch_size - more, augment=self._augment, shuffle=True, extra=self.extra
+        )
+        self._eval: dict[str, data.Loader] = {}
+
+    def eval(self, split: str) -> data.Loader:
+        """The loader of ``val`` or ``test``: no augmentation, the order of the source."""
+        if split not in self._eval:
+            self._eval[split] = self._loader(split, self.config.eval.batch_size, shuffle=False)
+        return self._eval[split]
+
+    @property
+    def ids(self) -> int:
+        """One more than the largest sample id of training."""
+        if self.extra is not None:
+            return self.extra.first_id + len(self.extra)
+        return 1 + int(self.splits.train.index.max())
+
+    @property
+    def shape(self) -> data.Shape:
+        """Classes and size of the images."""
+        train = self.splits.train
+        return data.Shape(train.num_classes, train.channels, train.image_size)
+
+    def describe(self) -> str:
+        """One line: what there is, and which loader gives it, and why."""
+        sizes = " + ".join(f"{len(split):,}" for split in self.splits)
+        why = "as asked"
+        if self.config.data.loader == "auto":
+            why = data.choose(self.splits.train, self._device, self._augment)[1]
+        more = "" if self.extra is None else f" and {len(self.extra):,} extra"
+        what = f"{self.splits.train.name}, {sizes} images{more} in {self.shape.num_classes} classes"
+        return f"{what}; loader {self.train.kind}: {why}"
+
+    def skipped(self) -> list[str]:
+        """Why images were left out, one line for each."""
+        return [reason for loader in (self.train, *self._eval.values()) for reason in loader.skipped.values()]
+
+    def _extra(self) -> data.ExtraData | None:
+        wanted, size = self.config.data.extra, self.config.batch_size
+        if wanted.path is None:
+            return None
+        count = round(float(wanted.share) * size)
+        if not 0 < count < size:
+            raise ValueError(
+                f"data.extra.share must leave images of both kinds in a batch of {size}, got {wanted.share}"
+            )
+        first = 1 + max(int(split.index.max()) for split in self.splits if len(split))
+        options = {"first_id": first, "count": count, "seed": self.config.seed}
+        return data.ExtraData(
+            wanted.path, self.splits.train, device=self._device, augment=self._augment, **options
+        )
+
+    def _loader(self, split: str, batch_size: int, **options: Any) -> data.Loader:
+        config, source = self.config, getattr(self.splits, split)
+        common = {"workers": config.data.workers, "on_corrupt": config.data.on_corrupt}
+        return data.create_loader(
+            source,
+            batch_size,
+            kind=config.data.loader,
+            seed=config.seed,
+            device=self._device,
+            **common,
+            **options,
+        )
