@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bat_fast import ops
+from bat_fast.attacks.engine import ENGINES, Engine
 from bat_fast.attacks.frozen import frozen
 from bat_fast.attacks.loss import AttackLoss
 
 _PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STEPS = {"linf": ops.linf_step_, "l2": ops.l2_step_}
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
+_FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
 _TOLERANCE = 1e-6  # of the pixel range: a resized or blended image may overshoot by rounding
 
 
@@ -42,7 +43,7 @@ class PGD:
             and the update stay in float32.
         start_scale: radius of the random start in units of ``eps``; the gaussian one ignores it.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
-        engine: how the steps run; ``"auto"`` and ``"eager"`` are the same today.
+        engine: how the model runs in the steps, see docs/engine.md: ``"auto"``, ``"eager"``, ``"frozen"``.
         seed: of the random starts, which also depend on the sample's index and on ``draw``.
         lo, hi: range of a pixel.
 
@@ -82,7 +83,7 @@ class PGD:
         self.random_start = _choice("random_start", random_start, (True, False, "gaussian"))
         self.bn_mode = _choice("bn_mode", bn_mode, ("eval", "train"))
         self.precision = _choice("precision", precision, tuple(_PRECISIONS))
-        self.engine = _choice("engine", engine, ("auto", "eager"))
+        self.engine = _choice("engine", engine, ENGINES)
         self.seed = seed
         self.start_scale = float(start_scale)
         self.project = bool(project)
@@ -166,14 +167,12 @@ class PGD:
         self, adv: Tensor, clean: Tensor, y: Tensor, targets: Tensor | None, objective: AttackLoss
     ) -> None:
         """The PGD loop of this project: moves ``adv`` in place."""
+        network = Engine(self.engine).network(self.model, clean, _PRECISIONS[self.precision])
         reference = objective.reference
         if reference is None and objective.loss.startswith("kl"):
-            with self._autocast(clean.device.type):
-                reference = self.model(clean)
+            reference = network.forward(clean)
         for _ in range(self.steps):
-            with torch.enable_grad(), self._autocast(adv.device.type):
-                leaf = adv.detach().requires_grad_()
-                logits = self.model(leaf)
+            logits = network.forward(adv)
             grad_logits, _ = ops.attack_grad(
                 _kernel_dtype(logits),
                 y if targets is None else targets,
@@ -184,12 +183,9 @@ class PGD:
                 targeted=targets is not None,
                 label=y,
             )
-            (grad,) = torch.autograd.grad(logits, leaf, grad_logits.to(logits.dtype))
-            self.step(adv, grad, clean)
-
-    def _autocast(self, device_type: str) -> Any:
-        dtype = _PRECISIONS[self.precision]
-        return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
+            if logits.dtype == torch.float16:
+                grad_logits.mul_(_FP16_SCALE)
+            self.step(adv, network.backward(grad_logits.to(logits.dtype)), clean)
 
     def _check(self, x: Tensor, y: Tensor, targets: Tensor | None) -> None:
         if x.dim() < 2:
