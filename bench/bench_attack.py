@@ -4,10 +4,10 @@
     python bench/bench_attack.py --shapes resnet18 ...  any of `SHAPES`
     python bench/bench_attack.py --compile              also by hand with torch.compile (slow to start)
 
-"backward style": loss.backward() in every step, as repositories have it. "torchattacks style": input gradients
-alone, the update in plain PyTorch, as that library has it. "hand": batch norm folded into the convolutions
-where a library function does it, channels_last, the whole network cast once, input gradients alone; the best
-that public PyTorch gives without other tools. All attack the same network in eval mode from the same start.
+"backward style": loss.backward() in every step, as repositories have it. "torchattacks style": gradients of
+the input alone, the update in plain PyTorch, as that library has it. "hand": batch norm folded into the
+convolutions where a library function does it, channels_last, the whole network cast once, gradients of the
+input alone; the best that public PyTorch gives without other tools. All attack the same network in eval mode from the same start.
 Prints medians and quartiles of interleaved calls, and the loss that each attack reaches: a difference of more
 than 1 % of what the attack gains is marked, and says that the speeds do not compare.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +81,7 @@ def folded(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     for parent in copied.modules():
         names = list(parent._modules)
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in itertools.pairwise(names):
             conv, norm = parent._modules[first], parent._modules[second]
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 parent._modules[first] = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
@@ -146,9 +147,13 @@ def compare(name: str, device: str, seconds: float, compiled: bool) -> dict[str,
         ratios = f"{base[0] / t.median:8.2f} {base[1] / t.median:12.2f}"
         mark = "" if abs(losses[label] - losses["torchattacks style"]) <= 0.01 * abs(gain) else "  NOT EQUAL"
         print(f"  {label:20} {t!s:32} {ratios}     {losses[label]:10.4f}{mark}  n={t.n}")
-    return {"name": name, "images": list(x.shape), "device": device, "clean_loss": clean, "losses": losses} | {
-        "times": {label: Timing._asdict(t) for label, t in times.items()}
-    }
+    return {
+        "name": name,
+        "images": list(x.shape),
+        "device": device,
+        "clean_loss": clean,
+        "losses": losses,
+    } | {"times": {label: Timing._asdict(t) for label, t in times.items()}}
 
 
 def main() -> None:

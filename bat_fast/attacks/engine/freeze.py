@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bat_fast.attacks.engine.network import Network, Plain
 from bat_fast.attacks.engine.program import Program
-from bat_fast.attacks.engine.trace import Unsuitable, hooked, trace
+from bat_fast.attacks.engine.trace import UnsuitableError, hooked, trace
 
 _KEPT = 4  # programs: the shapes of full and last batches of training and evaluation
 # Relative, in the precision of the weights. TF32 moves logits by 0.1 %; where ReLUs then switch, as in a deep
@@ -36,7 +36,7 @@ class Freezer:
     """
 
     def __init__(self) -> None:
-        self._programs: dict[Hashable, Program | Unsuitable] = {}
+        self._programs: dict[Hashable, Program | UnsuitableError] = {}
 
     def program(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Program:
         """The program for images like ``x`` with the current weights.
@@ -45,7 +45,7 @@ class Freezer:
         and its structure and modes between two attacks.
 
         Raises:
-            Unsuitable: the model must run as it is.
+            UnsuitableError: the model must run as it is.
         """
         key = (tuple(x.shape), x.dtype, x.device, dtype, _structure(model))
         program = self._programs.pop(key, None)
@@ -54,13 +54,13 @@ class Freezer:
         while len(self._programs) >= _KEPT:
             del self._programs[next(iter(self._programs))]
         self._programs[key] = program
-        if isinstance(program, Unsuitable):
+        if isinstance(program, UnsuitableError):
             raise program
         # Always, 2 % of a ten-step attack: no counter would tell of weights that changed through `.data`.
         program.refresh()
         return program
 
-    def _build(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Program | Unsuitable:
+    def _build(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Program | UnsuitableError:
         expected = _answer(Plain(model, None), x)  # an error here is one of the model, not of this engine
         try:
             graph = trace(model, x)
@@ -68,18 +68,23 @@ class Freezer:
             program.refresh()
             _compare(_answer(program, x), expected)
             return program if dtype is None else Program(graph, model, x, dtype)
-        except Unsuitable as error:
+        except UnsuitableError as error:
             return error.with_traceback(None)
         except Exception as error:
-            return Unsuitable(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}")
+            return UnsuitableError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}")
 
 
-def say_once(model: nn.Module, reason: str, _said: set[tuple[str, str]] = set()) -> None:  # noqa: B006
-    """Warn that a model runs as it is."""
+def say_once(
+    model: nn.Module,
+    reason: str,
+    missing: str = "folded",
+    _said: set[tuple[str, str]] = set(),  # noqa: B006
+) -> None:
+    """Warn that something is not done to a model."""
     name = type(model).__name__
     if (name, reason) not in _said:
         _said.add((name, reason))
-        warnings.warn(f"bat_fast: {name} is attacked as it is, without folding: {reason}", stacklevel=2)
+        warnings.warn(f"bat_fast: attacks on {name} are not {missing}: {reason}", stacklevel=2)
 
 
 def _structure(model: nn.Module) -> Hashable:
@@ -100,4 +105,4 @@ def _compare(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None
     for (what, most), a, b in zip(_TOLERANCES.items(), ours, theirs, strict=True):
         size, distance = float(b.double().norm()), float((a.double() - b.double()).norm())
         if distance > most * size:  # False where the model itself is not finite
-            raise Unsuitable(f"its frozen form has other {what} (by {distance / max(size, 1e-300):.1%})")
+            raise UnsuitableError(f"its frozen form has other {what} (by {distance / max(size, 1e-300):.1%})")

@@ -191,10 +191,10 @@ class FunctionalNorm:
     @classmethod
     def of(cls, node: fx.Node, names: Names) -> FunctionalNorm | None:
         """None where its tensors are not attributes of the model."""
-        names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
+        order = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+        given = dict(zip(order, node.args[1:], strict=False)) | dict(node.kwargs)
         paths = {}
-        for name in names[:4]:
+        for name in order[:4]:
             value = given.get(name)
             if value is not None and (not isinstance(value, fx.Node) or value.op != "get_attr"):
                 return None

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bat_fast.attacks.engine.convolution import Convolution, Weights
 from bat_fast.attacks.engine.gradients import Gradients
-from bat_fast.attacks.engine.pointwise import Pointwise
+from bat_fast.attacks.engine.matrix import linear_backward
+from bat_fast.attacks.engine.pointwise import RELU, Pointwise
 
 _aten = torch.ops.aten
 Values = list[Any]
@@ -73,7 +74,7 @@ class ConvLayer(Layer):
     def __init__(self, conv: Convolution, act: Pointwise | None, other: int | None) -> None:
         self.conv, self.act, self.other = conv, act, other
         self.write_other = False
-        self._relu = act is not None and act.name == "relu"
+        self._relu = act is RELU
 
     def refresh(self) -> None:
         self.conv.weights.refresh()
@@ -118,7 +119,8 @@ class LinearLayer(Layer):
 
     def backward(self, grads: Gradients) -> None:
         grad, _ = self._incoming(grads)
-        grads.add(self.sources[0], grad.to(self.weights.dtype) @ self.weights.weight, own=True)
+        passed = linear_backward(grad.to(self.weights.dtype), self.weights.weight)
+        grads.add(self.sources[0], passed, own=True)
 
 
 class ActivationLayer(Layer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bat_fast.attacks.engine.convolution import affine_of
 from bat_fast.attacks.engine.gradients import Gradients
@@ -21,10 +21,13 @@ class AffineLayer(Layer):
     def __init__(self, norm: nn.Module, act: Pointwise | None) -> None:
         self.norm: Any = norm
         self.act = act
+        self._scale: Tensor | None = None
 
     def refresh(self) -> None:
-        self.scale, _ = affine_of(self.norm)
-        self.scale = self.scale.view(-1, 1, 1)
+        scale, _ = affine_of(self.norm)
+        if self._scale is None:
+            self._scale = torch.empty_like(scale)
+        self._scale.copy_(scale)  # at the same address for good: a CUDA graph reads it
 
     def forward(self, values: Values) -> None:
         n = self.norm
@@ -35,7 +38,8 @@ class AffineLayer(Layer):
 
     def backward(self, grads: Gradients) -> None:
         grad, own = self._incoming(grads)
-        scale = self.scale.to(grad.dtype)
+        assert self._scale is not None
+        scale = self._scale.view(-1, 1, 1).to(grad.dtype)
         grads.add(self.sources[0], grad.mul_(scale) if own else grad * scale, own=True)
 
     def overwrites(self) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bat_fast.attacks.engine.dense import lower
 from bat_fast.attacks.engine.fuse import Fusion
 from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.segment import SegmentLayer
-from bat_fast.attacks.engine.trace import Names, Unsuitable, run
+from bat_fast.attacks.engine.trace import Names, UnsuitableError, run
 
 
 class Program:
@@ -29,7 +30,7 @@ class Program:
         dtype: of convolutions and linear layers; None is that of their weights.
 
     Raises:
-        Unsuitable: a value of the graph is no tensor.
+        UnsuitableError: a value of the graph is no tensor.
     """
 
     def __init__(self, graph: fx.Graph, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> None:
@@ -43,14 +44,16 @@ class Program:
         self.layers = fusion.layers()
         *_, output = graph.nodes
         if not isinstance(output.args[0], fx.Node) or not isinstance(values[output.args[0]], Tensor):
-            raise Unsuitable("it returns something else than a tensor")
+            raise UnsuitableError("it returns something else than a tensor")
         (images,) = [node for node in graph.nodes if node.op == "placeholder"]
         self._first, self._last = fusion.slots[images], fusion.slots[output.args[0]]
         self._count = len(fusion.nodes)
         crossing = [slot for layer in self.layers for slot in layer.sources]
         kinds = {fusion.slots[node]: value for node, value in values.items()}
         if any(isinstance(kinds[slot], (tuple, list, dict)) for slot in crossing):
-            raise Unsuitable("a tuple passes between two of its layers")
+            raise UnsuitableError("a tuple passes between two of its layers")
+        chain = lower(self.layers, tuple(x.shape[1:])) if x.dim() == 4 else None
+        self.layers = self.layers if chain is None else chain
         self._free = self._last_uses()
 
     def refresh(self) -> None:

@@ -73,7 +73,8 @@ class SegmentLayer(Layer):
                     held[node], device = (leaf.clone() if node in self._copied else leaf), value.device.type
             with autocast(device, self.dtype):
                 for node in self.nodes:
-                    args, kwargs = (fx.node.map_arg(a, held.__getitem__) for a in (node.args, node.kwargs))
+                    args = fx.node.map_arg(node.args, held.__getitem__)
+                    kwargs = fx.node.map_arg(node.kwargs, held.__getitem__)
                     held[node] = run(node, self.names, args, kwargs)
         self._results = [held[node] for node in self.outputs]
         for slot, result in zip(self.targets, self._results, strict=True):

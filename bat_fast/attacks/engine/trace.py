@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import operator
 import weakref
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 
-class Unsuitable(Exception):
+class UnsuitableError(Exception):
     """Why a model cannot be taken apart."""
 
 
-class Compiled(Unsuitable):
+class CompiledError(UnsuitableError):
     """The user has chosen how the model runs."""
 
 
@@ -29,21 +30,21 @@ def trace(model: nn.Module, x: Tensor) -> fx.Graph:
         x: [N, C, H, W] images.
 
     Raises:
-        Unsuitable: hooks, wrappers of torch, or a ``forward`` that cannot be followed.
+        UnsuitableError: hooks, wrappers of torch, or a ``forward`` that cannot be followed.
     """
     if type(model).__module__.startswith("torch._dynamo"):
-        raise Compiled("it is compiled already")
+        raise CompiledError("it is compiled already")
     if type(model).__module__.startswith("torch.nn.parallel"):
-        raise Unsuitable("it is a wrapper: attack the module inside (ddp.module)")
+        raise UnsuitableError("it is a wrapper: attack the module inside (ddp.module)")
     for name, part in model.named_modules():
         if hooked(part):
-            raise Unsuitable(f"{name or type(model).__name__} has hooks")
+            raise UnsuitableError(f"{name or type(model).__name__} has hooks")
     root, names = _Root(model), Names(model)
     tracer = _Tracer(names, x)
     with torch.random.fork_rng(), torch.no_grad():
         graph = tracer.trace(root)
     if any(node.op == "call_module" and node.target == "model" for node in graph.nodes):
-        raise Unsuitable(f"its forward cannot be followed: {_line(tracer.why)}") from tracer.why
+        raise UnsuitableError(f"its forward cannot be followed: {_line(tracer.why)}") from tracer.why
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("output", "placeholder") and not in_place(node, names):
             graph.erase_node(node)
@@ -70,9 +71,11 @@ def _resolve_writes(graph: fx.Graph, names: Names) -> None:
         if in_place(node, names) and node.args and isinstance(node.args[0], fx.Node):
             order = {n: i for i, n in enumerate(graph.nodes)}
             written = node.args[0]
-            written.replace_all_uses_with(
-                node, delete_user_cb=lambda user, at=order[node], order=order: order[user] > at
-            )
+            written.replace_all_uses_with(node, delete_user_cb=partial(_later, order, order[node]))
+
+
+def _later(order: dict[fx.Node, int], position: int, node: fx.Node) -> bool:
+    return order[node] > position
 
 
 def _remove_idle(graph: fx.Graph, names: Names) -> None:
@@ -117,9 +120,12 @@ class _Tracer(fx.Tracer):
         self.names = names
         self.values: dict[fx.Node, Any] = {}
         self.x = x
+        self.evaluating = False
         self.why: Exception = RuntimeError()  # the last module could not be followed
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if self.evaluating:
+            return forward(*args, **kwargs)
         known, stack = len(self.graph.nodes), self.module_stack.copy()
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -130,8 +136,15 @@ class _Tracer(fx.Tracer):
                 self.graph.erase_node(node)
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self.evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def to_bool(self, obj: fx.Proxy) -> bool:
-        value = self._value(obj.node)
+        self.evaluating = True  # fx has its hands on every module while it traces
+        try:
+            value = self._value(obj.node)
+        finally:
+            self.evaluating = False
         if isinstance(value, Tensor):
             raise fx.proxy.TraceError("control flow by the values of a tensor")
         return bool(value)
