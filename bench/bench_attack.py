@@ -7,9 +7,9 @@
 "backward style": loss.backward() in every step, as repositories have it. "torchattacks style": gradients of
 the input alone, the update in plain PyTorch, as that library has it. "hand": batch norm folded into the
 convolutions where a library function does it, channels_last, the whole network cast once, gradients of the
-input alone; the best that public PyTorch gives without other tools. All attack the same network in eval mode from the same start.
-Prints medians and quartiles of interleaved calls, and the loss that each attack reaches: a difference of more
-than 1 % of what the attack gains is marked, and says that the speeds do not compare.
+input alone; the best that public PyTorch gives without other tools. All attack the same network in eval mode
+from the same start. Prints medians and quartiles of interleaved calls, and the loss that each attack reaches:
+a difference of more than 1 % of what the attack gains is marked, and says that the speeds do not compare.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ _COLUMNS = ("attack ms", "img/s", "step ms", "img/s", "epoch", "of peak", "MiB",
 def print_speed(found: dict[str, Any]) -> None:
     """Print what `bat_fast.train.speed.measure_speed` found, one line per variant."""
     print(
-        f"{found['model']}, images {found['images']}, {found['attack_steps']} attack steps, {found['method']}; "
+        f"{found['model']}, images {found['images']}, {found['attack_steps']} steps, {found['method']}; "
         f"{found['device']}, {found['threads']} threads, torch {found['torch']}"
     )
     width = max(len(row["name"]) for row in found["rows"])
@@ -29,8 +29,8 @@ def print_speed(found: dict[str, Any]) -> None:
         )
         print(f"{row['name']:{width}}" + "".join(f"{cell:>10}" for cell in cells))
     print(
-        f"epoch: of {found['data']}; of peak: of a large matrix product in that precision; MiB: growth of memory in\n"
-        "one step (others: one attack); loss, robust: of the float32 model on the attacked images "
+        f"epoch: of {found['data']}; of peak: of a large matrix product in that precision; MiB: growth of\n"
+        "memory in one step (others: one attack); loss, robust: of the float32 model on the attacked images "
         f"(clean loss {found['clean_loss']:.4f})"
     )
     for name in weaker(found):
@@ -50,11 +50,6 @@ def _number(value: float | None, how: str) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    minutes = seconds / 60
-    return (
-        f"{seconds:.1f} s"
-        if minutes < 2
-        else f"{minutes:.0f} min"
-        if minutes < 120
-        else f"{minutes / 60:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -6,9 +6,10 @@ import copy
 import ctypes
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,8 +55,8 @@ def measure_speed(
         with_peers: add `bat_fast.train.peers`.
 
     Returns:
-        ``rows``, one dict per variant: ``name``, ``attack_ms``, ``attack_img_s``, ``step_ms``, ``step_img_s``,
-        ``epoch_s``, ``loss`` (mean cross-entropy of the float32 model on the attacked images),
+        ``rows``, one dict per variant: ``name``, ``attack_ms``, ``attack_img_s``, ``step_ms``,
+        ``step_img_s``, ``epoch_s``, ``loss`` (mean cross-entropy of the float32 model on the attacked images),
         ``robust_acc``, ``utilisation`` (of the speed of a large matrix product), ``memory_mib`` (growth of
         the peak during one step); and what they were measured on. None where something does not apply.
 
@@ -83,7 +84,8 @@ def measure_speed(
     steps: dict[str, Callable[[], object]] = {}
     for engine in engines:
         for precision in precisions:
-            setting = replace(config, attack=replace(config.attack, engine=engine, precision=precision))
+            how: dict[str, Any] = {"engine": engine, "precision": precision}
+            setting = replace(config, attack=replace(config.attack, **how))
             name = f"{engine} {precision or 'fp32'}"
             attacks[name], steps[name] = _ours(setting, copy.deepcopy(model), batch, device)
     options = (config.attack.norm, config.attack.bn_mode)
@@ -91,7 +93,7 @@ def measure_speed(
         one = config.attack.eps / 4 if config.attack.step_size is None else config.attack.step_size
         rival = copy.deepcopy(model).eval()
         others = peers(rival, eps=config.attack.eps, step_size=one, steps=config.attack.steps)
-        attacks |= {name: (lambda run=run: run(x, y)) for name, run in others.items()}
+        attacks |= {name: partial(run, x, y) for name, run in others.items()}
     reached = {name: _judged(judge, run(), y) for name, run in attacks.items()}
     memory = {name: _memory(run, device) for name, run in (attacks | steps).items()}
     attack_times, step_times = _interleaved(attacks, seconds, device), _interleaved(steps, seconds, device)
@@ -152,7 +154,7 @@ def _judged(model: nn.Module, adv: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def _interleaved(
-    runs: dict[str, Callable[[], object]], seconds: float, device: str, least: int = 3
+    runs: Mapping[str, Callable[[], object]], seconds: float, device: str, least: int = 3
 ) -> dict[str, tuple[float, float, float]]:
     """Quartiles of the milliseconds of each, in turns."""
     samples: dict[str, list[float]] = {name: [] for name in runs}
