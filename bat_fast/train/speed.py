@@ -56,7 +56,7 @@ def measure_speed(
 
     Returns:
         ``rows``, one dict per variant: ``name``, ``attack_ms``, ``attack_img_s``, ``step_ms``,
-        ``step_img_s``, ``epoch_s``, ``loss`` (mean cross-entropy of the float32 model on the attacked images),
+        ``step_img_s``, ``epoch_s``, ``loss`` (cross-entropy of the float32 model on the attacked images),
         ``robust_acc``, ``utilisation`` (of the speed of a large matrix product), ``memory_mib`` (growth of
         the peak during one step); and what they were measured on. None where something does not apply.
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks.engine.network import Network, Plain
+from bat_fast.attacks.engine.network import Network, Plain, unused_numbers
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import UnsuitableError, hooked, trace
 
@@ -94,7 +94,7 @@ def _structure(model: nn.Module) -> Hashable:
 
 def _answer(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and a gradient, with the random numbers (of dropout) that come next, which stay unused."""
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+    with unused_numbers(x):
         logits = network.forward(x)
         numbers = torch.arange(logits.numel(), dtype=torch.float32, device=x.device).sin()
         return logits, network.backward(numbers.view_as(logits).to(logits.dtype))

@@ -48,3 +48,8 @@ class Plain:
 def autocast(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     """Autocast to ``dtype``; None leaves things as the caller has them."""
     return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
+
+
+def unused_numbers(x: Tensor) -> AbstractContextManager[object]:
+    """Random numbers drawn inside, on the CPU or the device of ``x``, come again afterwards."""
+    return torch.random.fork_rng([x.device] if x.is_cuda and torch.cuda.is_initialized() else [])

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from bat_fast.attacks.engine.dense import lower
 from bat_fast.attacks.engine.fuse import Fusion
 from bat_fast.attacks.engine.gradients import Gradients
+from bat_fast.attacks.engine.network import unused_numbers
 from bat_fast.attacks.engine.segment import SegmentLayer
 from bat_fast.attacks.engine.trace import Names, UnsuitableError, run
 
@@ -36,7 +37,7 @@ class Program:
     def __init__(self, graph: fx.Graph, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> None:
         names = Names(model)
         values: dict[fx.Node, Any] = {}
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        with unused_numbers(x):
             for node in list(graph.nodes)[:-1]:
                 args, kwargs = (fx.node.map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
                 values[node] = x if node.op == "placeholder" else run(node, names, args, kwargs)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bat_fast.attacks.engine.network import unused_numbers
+
 
 class UnsuitableError(Exception):
     """Why a model cannot be taken apart."""
@@ -41,7 +43,7 @@ def trace(model: nn.Module, x: Tensor) -> fx.Graph:
             raise UnsuitableError(f"{name or type(model).__name__} has hooks")
     root, names = _Root(model), Names(model)
     tracer = _Tracer(names, x)
-    with torch.random.fork_rng(), torch.no_grad():
+    with unused_numbers(x), torch.no_grad():
         graph = tracer.trace(root)
     if any(node.op == "call_module" and node.target == "model" for node in graph.nodes):
         raise UnsuitableError(f"its forward cannot be followed: {_line(tracer.why)}") from tracer.why
