@@ -113,6 +113,8 @@ class OptimConfig:
     """Factor of ``multistep``."""
     warmup: float = 0.0
     """Fraction of the run with a linear rise of the rate from 0."""
+    precision: Literal["bf16"] | None = None
+    """Autocast of the forward and backward pass of the weights; losses and updates stay in float32."""
     label_smoothing: float = 0.0
     """Share of the label's probability given to all classes alike, in [0, 1)."""
     clip: float | None = None

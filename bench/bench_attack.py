@@ -46,6 +46,7 @@ SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "resnet18": (network("preactresnet18"), (32, 3, 32, 32)),
     "resnet18_64": (network("preactresnet18"), (16, 3, 64, 64)),
     "wrn_28_10": (network("wrn_28_10"), (8, 3, 32, 32)),
+    "resnet18_128": (network("preactresnet18"), (128, 3, 64, 64)),
     "timm_resnet50": (network("timm:resnet50"), (4, 3, 224, 224)),
 }
 TINY = ("mlp", "small_cnn")  # 16 bits do not repay themselves there
@@ -122,7 +123,7 @@ def variants(name: str, device: str, compiled: bool) -> tuple[nn.Module, Tensor,
             fast = torch.compile(by_hand)
             calls[f"hand {label} compiled"] = lambda m=fast, d=dtype: hand(m, last, y, d)
     twin = twin.to(memory_format=torch.channels_last)
-    for engine in ("eager", "frozen"):
+    for engine in ("eager", "frozen", *(("graph",) if device == "cuda" else ())):
         for precision in (None, "bf16")[: 1 if name in TINY else 2]:
             attack = PGD(twin, eps=EPS, step_size=EPS / 4, steps=STEPS, precision=precision, engine=engine)
             calls[f"{engine} {precision or 'fp32'}"] = lambda a=attack: a(last, y, draw=0)

@@ -15,6 +15,7 @@ from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
 from bat_fast.train.awp import perturbed
 from bat_fast.train.meter import EpochMeter
+from bat_fast.train.precision import Autocast
 
 
 class TrainStep:
@@ -40,6 +41,7 @@ class TrainStep:
     ) -> None:
         self.model, self.method, self.attack, self.optimizer = model, method, attack, optimizer
         self.options, self.optim = attack_options, optim
+        self._learner = Autocast(model) if optim.precision == "bf16" else model
         self.replays: int = getattr(method, "replays", 0)
         self.attacks = bool(self.replays)  # whether the images were adversarial so far
         self._bn_mode, self._seed = attack.bn_mode, attack.seed
@@ -114,7 +116,7 @@ class TrainStep:
         return terms
 
     def _terms(self, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
-        terms = self.method(self.model, batch, x_adv, epoch)
+        terms = self.method(self._learner, batch, x_adv, epoch)
         if not self.optim.label_smoothing:
             return terms
         if terms.logits is None:
