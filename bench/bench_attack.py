@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import PGD, models, ops
+from bat_fast.train.allocator import keep_freed_memory
 
 EPS, STEPS = 8 / 255, 10
 
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything here")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
+    keep_freed_memory()  # for all sides alike
     print(machine())
     rows = [compare(name, options.device, options.seconds, options.compile) for name in options.shapes]
     if options.json:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import PGD, Batch, methods, models
+from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.precision import Autocast
 
 EPS, STEPS = 0.15, 10
@@ -145,6 +146,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything here")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
+    keep_freed_memory()  # for all sides alike
     print(machine())
     small = models.create("small_cnn", num_classes=10, in_channels=1, image_size=8)
     rows = [compare("small_cnn", small, (128, 1, 8, 8), options.device, options.seconds)]
