@@ -16,6 +16,7 @@ _USAGE = """usage: bat-fast VERB ... [--debug]
 
   train   train a model: bat-fast train --recipe digits-bat
   eval    accuracy of a saved model: bat-fast eval runs/my-run
+  bench   speed of attack and training step here: bat-fast bench --recipe digits-bat
   recipes what `train --recipe` knows, one line each
   prepare decode a data set once into a cache: bat-fast prepare tiny-imagenet PATH
   info    versions, devices, and which operators run natively
@@ -44,7 +45,14 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if words else 2
-    verbs = {"train": _train, "eval": _eval, "recipes": _recipes, "prepare": _prepare, "info": _info}
+    verbs = {
+        "train": _train,
+        "eval": _eval,
+        "bench": _bench,
+        "recipes": _recipes,
+        "prepare": _prepare,
+        "info": _info,
+    }
     if words[0] not in verbs:
         raise ValueError(f"no verb {words[0]!r}; there are {', '.join(verbs)}")
     verbs[words[0]](words[1:])
@@ -99,6 +107,34 @@ def _eval(words: list[str]) -> None:
         print(json.dumps(evaluation, indent=2))
     else:
         print_evaluation(evaluation, run)
+
+
+def _bench(words: list[str]) -> None:
+    from bat_fast.report.speed_table import print_speed
+    from bat_fast.train.settings import read_command
+    from bat_fast.train.speed import measure_speed
+
+    parser = _Parser("bench", "Speed of the attack and of the training step, engines side by side.")
+    parser.add_argument("--engines", nargs="+", default=["eager", "frozen"], help="of bat_fast.PGD")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="fp32, bf16, fp16")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison (default: 5)")
+    parser.add_argument("--peers", action="store_true", help="also what other libraries do")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.epilog = (
+        "Every option of `bat-fast train` sets what is measured: --recipe, --model.name, --batch_size ..."
+    )
+    options, settings = parser.parse_known_args(words)
+    found = measure_speed(
+        read_command(settings).config,
+        engines=options.engines,
+        precisions=[None if name == "fp32" else name for name in options.precisions],
+        seconds=options.seconds,
+        with_peers=options.peers,
+    )
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_speed(found)
 
 
 def _recipes(words: list[str]) -> None:

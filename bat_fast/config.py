@@ -123,8 +123,8 @@ class AttackConfig:
     """Batch norm inside the attack: running statistics (eval) or those of the batch (train)."""
     precision: Literal["bf16", "fp16"] | None = None
     """Autocast of the attack's forward and backward passes; None is float32."""
-    engine: Literal["auto", "eager"] = "auto"
-    """How the steps are run."""
+    engine: Literal["auto", "eager", "frozen", "graph", "compile", "measure"] = "auto"
+    """How the model runs in the steps, with the same result; ``measure`` times them and takes the fastest."""
     targets: Literal["none", "random"] = "none"
     """Climb away from the label, or towards a random other class (a new one in every epoch)."""
     clean_start: float = 0.0
@@ -153,6 +153,8 @@ class OptimConfig:
     """Factor of ``multistep``."""
     warmup: float = 0.0
     """Fraction of the run with a linear rise of the rate from 0."""
+    precision: Literal["bf16"] | None = None
+    """Autocast of the forward and backward pass of the weights; losses and updates stay in float32."""
     label_smoothing: float = 0.0
     """Share of the label's probability given to all classes alike, in [0, 1)."""
     clip: float | None = None

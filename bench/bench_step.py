@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import PGD, Batch, methods, models
+from bat_fast.train.allocator import keep_freed_memory
+from bat_fast.train.precision import Autocast
 
 EPS, STEPS = 0.15, 10
 ALPHA, BETA, TEMPERATURE = 1.0, 0.2, 0.1
@@ -73,17 +75,23 @@ def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tenso
 
 
 class FastStep:
-    """The step of `bat_fast.train`, without its bookkeeping; ``precision`` is that of the attack."""
+    """The step of `bat_fast.train`, without its bookkeeping.
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: str | None) -> None:
+    ``precision`` is that of the attack; with ``both`` the weights learn in bf16 too (``optim.precision``).
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: str | None, both: bool = False
+    ) -> None:
         self.model, self.optimizer = model.train(), optimizer
+        self.learner = Autocast(model) if both else model
         self.attack = PGD(model, eps=EPS, step_size=EPS / 4, steps=STEPS, precision=precision)
         self.method = methods.create("bat", alpha=ALPHA, beta=BETA, temperature=TEMPERATURE)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         batch = Batch(x, y, torch.arange(len(x), device=x.device))
         x_adv = self.attack(x, y, objective=self.method.attack_loss(self.model, batch, 0))
-        loss = self.method(self.model, batch, x_adv, 0).total  # in float32, as the trainer has it
+        loss = self.method(self.learner, batch, x_adv, 0).total
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -109,6 +117,9 @@ def sides(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, dict[str, Callabl
         name = f"bat_fast {precision or 'fp32'}"
         attack[name] = lambda fast=fast: fast.attack(images, y)
         step[name] = lambda fast=fast: fast(images, y)
+        if precision:
+            learns = FastStep(*copied(last=True), precision, both=True)
+            step["bat_fast bf16 x 2"] = lambda fast=learns: fast(images, y)
     return {"attack": attack, "step": step}
 
 
@@ -135,6 +146,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything here")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
+    keep_freed_memory()  # for all sides alike
     print(machine())
     small = models.create("small_cnn", num_classes=10, in_channels=1, image_size=8)
     rows = [compare("small_cnn", small, (128, 1, 8, 8), options.device, options.seconds)]

@@ -146,6 +146,7 @@ class Check:
             ("operators", "bench_ops.py", ["--no-compile", "--seconds", "0.3"], 150),
             ("step", "bench_step.py", ["--resnet", "--seconds", "15"], 120),
             ("data", "bench_data.py", ["--seconds", "20", "--steps", "20", "--rounds", "3"], 120),
+            ("attack", "bench_attack.py", ["--shapes", "small_cnn", "resnet18_128", "--seconds", "15"], 120),
         ):
             if not self.gpu:
                 self.skip(part, f"{NO_GPU}; python bench/{program} measures the CPU")

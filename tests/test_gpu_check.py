@@ -25,7 +25,7 @@ def test_the_quick_form_builds_and_tests_and_names_what_was_skipped(tmp_path):
     assert parts["tests"]["ok"]
     assert parts["tests"]["counts"]["passed"] > 50
     assert parts["small_calls_cpu"]["ok"]
-    for part in ("cpu_equals_gpu", "memcheck", "racecheck", "loaders", "operators", "step", "data"):
+    for part in ("cpu_equals_gpu", "memcheck", "racecheck", "loaders", "operators", "step", "data", "attack"):
         assert parts[part]["ok"] is None
         assert "no CUDA device" in parts[part]["note"]
 

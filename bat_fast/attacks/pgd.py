@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bat_fast import ops
+from bat_fast.attacks.engine import ENGINES, Engine, Network
 from bat_fast.attacks.frozen import frozen
 from bat_fast.attacks.loss import AttackLoss
+from bat_fast.attacks.pixels import check_batch
 
 _PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STEPS = {"linf": ops.linf_step_, "l2": ops.l2_step_}
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
-_TOLERANCE = 1e-6  # of the pixel range: a resized or blended image may overshoot by rounding
+_FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
 
 
 class PGD:
@@ -42,7 +44,8 @@ class PGD:
             and the update stay in float32.
         start_scale: radius of the random start in units of ``eps``; the gaussian one ignores it.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
-        engine: how the steps run; ``"auto"`` and ``"eager"`` are the same today.
+        engine: how the model runs in the steps, with the same result: ``"auto"``, ``"eager"``, ``"frozen"``,
+            ``"graph"``, ``"compile"`` or ``"measure"``, see `bat_fast.attacks.engine.Engine`.
         seed: of the random starts, which also depend on the sample's index and on ``draw``.
         lo, hi: range of a pixel.
 
@@ -82,12 +85,13 @@ class PGD:
         self.random_start = _choice("random_start", random_start, (True, False, "gaussian"))
         self.bn_mode = _choice("bn_mode", bn_mode, ("eval", "train"))
         self.precision = _choice("precision", precision, tuple(_PRECISIONS))
-        self.engine = _choice("engine", engine, ("auto", "eager"))
+        self.engine = _choice("engine", engine, ENGINES)
         self.seed = seed
         self.start_scale = float(start_scale)
         self.project = bool(project)
         self.lo, self.hi = float(lo), float(hi)
         self._calls = 0
+        self._engine = Engine(engine)
         self._range_seen = False
         for name in ("eps", "step_size", "start_scale"):
             if not 0.0 <= getattr(self, name) < float("inf"):
@@ -133,7 +137,10 @@ class PGD:
         with torch.inference_mode(False), torch.no_grad(), frozen(self.model, self.bn_mode):
             clean, label = _usable(x.detach()), _usable(y)
             goal = None if targets is None else _usable(targets)
-            self._check(clean, label, goal)
+            # Reading the range waits for a GPU, so there only the first batch is looked at.
+            look = clean.is_cpu or not self._range_seen
+            check_batch(clean, label, goal, lo=self.lo, hi=self.hi, values=look)
+            self._range_seen = self._range_seen or len(clean) > 0
             adv = self.start(clean, index, draw)
             if self.steps and len(clean):
                 self._climb(adv, clean, label, goal, objective or AttackLoss(self.loss))
@@ -165,51 +172,53 @@ class PGD:
     def _climb(
         self, adv: Tensor, clean: Tensor, y: Tensor, targets: Tensor | None, objective: AttackLoss
     ) -> None:
-        """The PGD loop of this project: moves ``adv`` in place."""
-        reference = objective.reference
-        if reference is None and objective.loss.startswith("kl"):
-            with self._autocast(clean.device.type):
-                reference = self.model(clean)
+        """Move ``adv`` in place, as the engine does it."""
+        if self._engine.name != self.engine:
+            self._engine = Engine(self.engine)
+        settings = (self.steps, self.eps, self.step_size, self.norm, self.project, self.lo, self.hi)
+        tensors = {
+            "adv": adv, "clean": clean, "y": y, "targets": targets,
+            "reference": objective.reference, "soft": objective.soft,
+        }  # fmt: skip
+        self._engine.run(
+            partial(self._steps, objective.loss, objective.soft_weight),
+            (objective.loss, objective.soft_weight, *settings),
+            self.model,
+            _PRECISIONS[self.precision],
+            tensors,
+        )
+
+    def _steps(
+        self,
+        loss: str,
+        soft_weight: float,
+        network: Network,
+        *,
+        adv: Tensor,
+        clean: Tensor,
+        y: Tensor,
+        targets: Tensor | None,
+        reference: Tensor | None,
+        soft: Tensor | None,
+    ) -> None:
+        """The PGD loop of this project: moves ``adv`` in place. Reads nothing on the host."""
+        if reference is None and loss.startswith("kl"):
+            reference = network.forward(clean)
         for _ in range(self.steps):
-            with torch.enable_grad(), self._autocast(adv.device.type):
-                leaf = adv.detach().requires_grad_()
-                logits = self.model(leaf)
+            logits = network.forward(adv)
             grad_logits, _ = ops.attack_grad(
                 _kernel_dtype(logits),
                 y if targets is None else targets,
-                loss=objective.loss,
+                loss=loss,
                 reference=reference,
-                soft=objective.soft,
-                soft_weight=objective.soft_weight,
+                soft=soft,
+                soft_weight=soft_weight,
                 targeted=targets is not None,
                 label=y,
             )
-            (grad,) = torch.autograd.grad(logits, leaf, grad_logits.to(logits.dtype))
-            self.step(adv, grad, clean)
-
-    def _autocast(self, device_type: str) -> Any:
-        dtype = _PRECISIONS[self.precision]
-        return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
-
-    def _check(self, x: Tensor, y: Tensor, targets: Tensor | None) -> None:
-        if x.dim() < 2:
-            raise ValueError(f"x must be a batch of images [N, C, H, W], got {list(x.shape)}")
-        if not x.is_floating_point():
-            raise TypeError(f"x must be float32 pixels in [{self.lo:g}, {self.hi:g}], got {x.dtype}")
-        for name, labels in (("y", y), ("targets", targets)):
-            if labels is not None and labels.shape != x.shape[:1]:
-                raise ValueError(f"{name} must be [N] = [{len(x)}], got {list(labels.shape)}")
-        # Reading the range waits for a GPU, so there only the first batch is looked at.
-        if x.numel() and (x.is_cpu or not self._range_seen):
-            self._range_seen = True
-            low, high = (float(value) for value in x.aminmax())
-            slack = _TOLERANCE * (self.hi - self.lo)
-            if not (low >= self.lo - slack and high <= self.hi + slack):
-                raise ValueError(
-                    f"x holds pixels in [{low:.4g}, {high:.4g}], outside [{self.lo:g}, {self.hi:g}]: pass "
-                    "raw pixels and put the normalisation inside the model, as in "
-                    "nn.Sequential(bat_fast.models.Normalize(mean, std), model)"
-                )
+            if logits.dtype == torch.float16:
+                grad_logits.mul_(_FP16_SCALE)
+            self.step(adv, network.backward(grad_logits.to(logits.dtype)), clean)
 
 
 def _usable(tensor: Tensor) -> Tensor:

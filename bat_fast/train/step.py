@@ -13,8 +13,10 @@ from bat_fast.attacks import PGD, frozen, random_targets
 from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
+from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.awp import perturbed
 from bat_fast.train.meter import EpochMeter
+from bat_fast.train.precision import Autocast
 
 
 class TrainStep:
@@ -40,6 +42,9 @@ class TrainStep:
     ) -> None:
         self.model, self.method, self.attack, self.optimizer = model, method, attack, optimizer
         self.options, self.optim = attack_options, optim
+        if all(parameter.is_cpu for parameter in model.parameters()):
+            keep_freed_memory()
+        self._learner = Autocast(model) if optim.precision == "bf16" else model
         self.replays: int = getattr(method, "replays", 0)
         self.attacks = bool(self.replays)  # whether the images were adversarial so far
         self._bn_mode, self._seed = attack.bn_mode, attack.seed
@@ -114,7 +119,7 @@ class TrainStep:
         return terms
 
     def _terms(self, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
-        terms = self.method(self.model, batch, x_adv, epoch)
+        terms = self.method(self._learner, batch, x_adv, epoch)
         if not self.optim.label_smoothing:
             return terms
         if terms.logits is None:

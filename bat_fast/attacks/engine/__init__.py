@@ -1,0 +1,6 @@
+"""Engines: ways to run the model inside the PGD loop that leave its result the same."""
+
+from bat_fast.attacks.engine.network import Network, Plain
+from bat_fast.attacks.engine.select import ENGINES, Engine
+
+__all__ = ["ENGINES", "Engine", "Network", "Plain"]

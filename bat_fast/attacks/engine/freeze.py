@@ -1,0 +1,108 @@
+"""The frozen engine: which program stands for a model, and whether it says the same."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast.attacks.engine.network import Network, Plain, unused_numbers
+from bat_fast.attacks.engine.program import Program
+from bat_fast.attacks.engine.trace import UnsuitableError, hooked, trace
+
+_KEPT = 4  # programs: the shapes of full and last batches of training and evaluation
+# Relative, in the precision of the weights. TF32 moves logits by 0.1 %; where ReLUs then switch, as in a deep
+# network of batch norms over two images, gradients move by 3 %. A layer that is missed moves them by 100 %.
+_TOLERANCES = {"logits": 0.02, "gradients": 0.2}
+
+
+_FREEZERS: weakref.WeakKeyDictionary[nn.Module, Freezer] = weakref.WeakKeyDictionary()
+
+
+def freezer_of(model: nn.Module) -> Freezer:
+    """The one `Freezer` of a model, which lives as long as the model does."""
+    return _FREEZERS.setdefault(model, Freezer())
+
+
+class Freezer:
+    """Programs of a model, one for each shape of images, precision, and state of the model's modules.
+
+    A new program is compared with the model on the batch at hand, logits and gradient, before it is used.
+
+    Use `freezer_of`, so that all attacks on a model share them.
+    """
+
+    def __init__(self) -> None:
+        self._programs: dict[Hashable, Program | UnsuitableError] = {}
+
+    def program(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Program:
+        """The program for images like ``x`` with the current weights.
+
+        Call it in `bat_fast.attacks.frozen`, without gradients. The model may change its weights at any time,
+        and its structure and modes between two attacks.
+
+        Raises:
+            UnsuitableError: the model must run as it is.
+        """
+        key = (tuple(x.shape), x.dtype, x.device, dtype, _structure(model))
+        program = self._programs.pop(key, None)
+        if program is None:
+            program = self._build(model, x, dtype)
+        while len(self._programs) >= _KEPT:
+            del self._programs[next(iter(self._programs))]
+        self._programs[key] = program
+        if isinstance(program, UnsuitableError):
+            raise program
+        # Always, 2 % of a ten-step attack: no counter would tell of weights that changed through `.data`.
+        program.refresh()
+        return program
+
+    def _build(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Program | UnsuitableError:
+        expected = _answer(Plain(model, None), x)  # an error here is one of the model, not of this engine
+        try:
+            graph = trace(model, x)
+            program = Program(graph, model, x, None)
+            program.refresh()
+            _compare(_answer(program, x), expected)
+            return program if dtype is None else Program(graph, model, x, dtype)
+        except UnsuitableError as error:
+            return error.with_traceback(None)
+        except Exception as error:
+            return UnsuitableError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}")
+
+
+def say_once(
+    model: nn.Module,
+    reason: str,
+    missing: str = "folded",
+    _said: set[tuple[str, str]] = set(),  # noqa: B006
+) -> None:
+    """Warn that something is not done to a model."""
+    name = type(model).__name__
+    if (name, reason) not in _said:
+        _said.add((name, reason))
+        warnings.warn(f"bat_fast: attacks on {name} are not {missing}: {reason}", stacklevel=2)
+
+
+def _structure(model: nn.Module) -> Hashable:
+    """All that decides what `forward` does, but for numbers."""
+    return tuple((id(m), type(m), m.training, hooked(m)) for m in model.modules())
+
+
+def _answer(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and a gradient, with the random numbers (of dropout) that come next, which stay unused."""
+    with unused_numbers(x):
+        logits = network.forward(x)
+        numbers = torch.arange(logits.numel(), dtype=torch.float32, device=x.device).sin()
+        return logits, network.backward(numbers.view_as(logits).to(logits.dtype))
+
+
+def _compare(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
+    """Raise unless both are the same to rounding."""
+    for (what, most), a, b in zip(_TOLERANCES.items(), ours, theirs, strict=True):
+        size, distance = float(b.double().norm()), float((a.double() - b.double()).norm())
+        if distance > most * size:  # False where the model itself is not finite
+            raise UnsuitableError(f"its frozen form has other {what} (by {distance / max(size, 1e-300):.1%})")

@@ -1,0 +1,30 @@
+"""Gradients on their way back through a program, one per value."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Gradients:
+    """Adds up what reaches each value; a tensor that nobody else holds is added to in place."""
+
+    def __init__(self, count: int) -> None:
+        self._sums: list[Tensor | None] = [None] * count
+        self._own = [False] * count
+
+    def add(self, slot: int, grad: Tensor, *, own: bool) -> None:
+        """Add ``grad`` to the gradient of a value; ``own`` says that it may be overwritten."""
+        known = self._sums[slot]
+        if known is None:
+            self._sums[slot], self._own[slot] = grad, own
+        elif self._own[slot]:
+            known.add_(grad)
+        elif own and grad.dtype == known.dtype:
+            self._sums[slot], self._own[slot] = grad.add_(known), True
+        else:
+            self._sums[slot], self._own[slot] = known + grad, True
+
+    def take(self, slot: int) -> tuple[Tensor | None, bool]:
+        """The gradient of a value, which is forgotten, and whether it may be overwritten."""
+        grad, self._sums[slot] = self._sums[slot], None
+        return grad, self._own[slot]

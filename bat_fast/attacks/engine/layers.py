@@ -1,0 +1,237 @@
+"""The layers of a program: value ahead, gradient at the inputs back, nothing for the weights."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast.attacks.engine.convolution import Convolution, Weights
+from bat_fast.attacks.engine.gradients import Gradients
+from bat_fast.attacks.engine.matrix import linear_backward
+from bat_fast.attacks.engine.pointwise import RELU, Pointwise
+
+_aten = torch.ops.aten
+Values = list[Any]
+
+
+class Layer:
+    """One step of a program. It reads ``values`` at its sources and writes at its target."""
+
+    sources: tuple[int, ...] = ()
+    target = -1
+    act: Pointwise | None = None
+    saved: Any = None
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Everything that it writes."""
+        return (self.target,)
+
+    def refresh(self) -> None:
+        """Take over the weights as they are now."""
+
+    def forward(self, values: Values) -> None:
+        """Compute the target, and keep what `backward` needs."""
+        raise NotImplementedError
+
+    def backward(self, grads: Gradients) -> None:
+        """Pass the gradient of the target on to the sources, and forget what was kept."""
+        raise NotImplementedError
+
+    def overwrites(self) -> bool:
+        """Whether a later layer may write over the target."""
+        return False
+
+    def keeps(self) -> tuple[int, ...]:
+        """The sources that `backward` looks at again."""
+        return ()
+
+    def _activate(self, z: Tensor) -> Tensor:
+        """Through the activation, which keeps one tensor."""
+        if self.act is None:
+            return z
+        y = self.act.value_(z)
+        self.saved = y if self.act.saves_output else z
+        return y
+
+    def _incoming(self, grads: Gradients) -> tuple[Tensor, bool]:
+        """The gradient behind the activation; None never arrives, as every layer is used."""
+        grad, own = grads.take(self.target)
+        assert grad is not None
+        if self.act is not None:
+            grad, own = self.act.into(grad, self.saved, own), True
+            self.saved = None
+        return grad, own
+
+
+class ConvLayer(Layer):
+    """``act(conv(x) [batch norm] + other)``."""
+
+    def __init__(self, conv: Convolution, act: Pointwise | None, other: int | None) -> None:
+        self.conv, self.act, self.other = conv, act, other
+        self.write_other = False
+        self._relu = act is RELU
+
+    def refresh(self) -> None:
+        self.conv.weights.refresh()
+        self.conv.refresh()
+
+    def forward(self, values: Values) -> None:
+        dtype = self.conv.weights.dtype
+        x, other = values[self.sources[0]], None if self.other is None else values[self.other]
+        x = x.to(dtype=dtype, memory_format=torch.channels_last)
+        if other is not None:
+            other = other.to(dtype=dtype, memory_format=torch.channels_last)
+        out = self.conv.forward(x, other, self._relu, self.write_other)
+        if self._relu:
+            self.saved = out
+        values[self.target] = out if self._relu else self._activate(out)
+
+    def backward(self, grads: Gradients) -> None:
+        grad, own = self._incoming(grads)
+        grad = grad.to(dtype=self.conv.weights.dtype, memory_format=torch.channels_last)
+        grads.add(self.sources[0], self.conv.backward(grad), own=True)
+        if self.other is not None:
+            grads.add(self.other, grad, own=own)
+
+    def overwrites(self) -> bool:
+        return self.act is None
+
+
+class LinearLayer(Layer):
+    """``act(x W' + b)``."""
+
+    def __init__(self, weights: Weights, act: Pointwise | None) -> None:
+        self.weights, self.act = weights, act
+
+    def refresh(self) -> None:
+        self.weights.refresh()
+
+    def forward(self, values: Values) -> None:
+        x = values[self.sources[0]].to(self.weights.dtype)
+        values[self.target] = self._activate(
+            torch.nn.functional.linear(x, self.weights.weight, self.weights.bias)
+        )
+
+    def backward(self, grads: Gradients) -> None:
+        grad, _ = self._incoming(grads)
+        passed = linear_backward(grad.to(self.weights.dtype), self.weights.weight)
+        grads.add(self.sources[0], passed, own=True)
+
+
+class ActivationLayer(Layer):
+    """An activation of a value that others read too."""
+
+    def __init__(self, act: Pointwise) -> None:
+        self.act = act
+
+    def forward(self, values: Values) -> None:
+        z = values[self.sources[0]]
+        values[self.target] = self._activate(
+            z.clone() if self.act is not None and self.act.saves_output else z
+        )
+
+    def backward(self, grads: Gradients) -> None:
+        grad, own = self._incoming(grads)
+        grads.add(self.sources[0], grad, own=own)
+
+    def keeps(self) -> tuple[int, ...]:
+        return self.sources
+
+
+class SumLayer(Layer):
+    """``act(a + b)`` of one shape."""
+
+    def __init__(self, act: Pointwise | None) -> None:
+        self.act = act
+
+    def forward(self, values: Values) -> None:
+        a, b = (values[source] for source in self.sources)
+        values[self.target] = self._activate(a + b)
+
+    def backward(self, grads: Gradients) -> None:
+        grad, _ = self._incoming(grads)
+        a, b = self.sources
+        grads.add(a, grad, own=False)
+        grads.add(b, grad, own=False)
+
+    def overwrites(self) -> bool:
+        return self.act is None
+
+
+class ConstantLayer(Layer):
+    """Addition to, subtraction of, or multiplication or division by something that is no image."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], constant: Callable[[], Any]) -> None:
+        self.function, self.constant = function, constant
+
+    def forward(self, values: Values) -> None:
+        values[self.target] = self.function(values[self.sources[0]], self.constant())
+
+    def backward(self, grads: Gradients) -> None:
+        grad, own = self._incoming(grads)
+        if self.function in (operator.mul, operator.truediv):
+            grad, own = self.function(grad, self.constant()), True
+        grads.add(self.sources[0], grad, own=own)
+
+
+class MeanLayer(Layer):
+    """The mean over height and width."""
+
+    def __init__(self, keepdim: bool) -> None:
+        self.keepdim = keepdim
+
+    def forward(self, values: Values) -> None:
+        x = values[self.sources[0]]
+        self._shape = x.shape
+        values[self.target] = x.mean((2, 3), keepdim=self.keepdim)
+
+    def backward(self, grads: Gradients) -> None:
+        grad, _ = self._incoming(grads)
+        n, c, h, w = self._shape
+        grads.add(self.sources[0], (grad.view(n, c, 1, 1) / (h * w)).expand(n, c, h, w), own=False)
+
+
+class FlattenLayer(Layer):
+    """[N, ...] -> [N, D]."""
+
+    def forward(self, values: Values) -> None:
+        x = values[self.sources[0]]
+        self._shape = x.shape
+        values[self.target] = x.flatten(1)
+
+    def backward(self, grads: Gradients) -> None:
+        grad, own = self._incoming(grads)
+        grads.add(self.sources[0], grad.reshape(self._shape), own=own)
+
+
+class MaxPoolLayer(Layer):
+    """``max_pool2d``."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        self.pool: Any = pool
+
+    def forward(self, values: Values) -> None:
+        x, p = values[self.sources[0]], self.pool
+        self._window = [_pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)] + [p.ceil_mode]
+        out, index = _aten.max_pool2d_with_indices(x, *self._window)
+        self._kept = (x, index)
+        values[self.target] = out
+
+    def backward(self, grads: Gradients) -> None:
+        grad, _ = self._incoming(grads)
+        x, index = self._kept
+        del self._kept
+        gx = _aten.max_pool2d_with_indices_backward(grad.to(x.dtype), x, *self._window, index)
+        grads.add(self.sources[0], gx, own=True)
+
+    def keeps(self) -> tuple[int, ...]:
+        return self.sources
+
+
+def _pair(value: int | tuple[int, int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)

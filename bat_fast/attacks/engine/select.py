@@ -1,0 +1,137 @@
+"""Which engine runs an attack."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Hashable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast.attacks.engine.freeze import freezer_of, say_once
+from bat_fast.attacks.engine.graph import Captured, Tensors, addresses, signature
+from bat_fast.attacks.engine.network import Network, Plain
+from bat_fast.attacks.engine.trace import CompiledError, UnsuitableError
+
+ENGINES = ("auto", "eager", "frozen", "graph", "compile", "measure")
+_KEPT = 4  # captured loops: a graph holds the memory of a whole attack
+
+
+class Engine:
+    """Runs the loop of an attack on the network that stands for a model, with the result of the plain one.
+
+    Args:
+        name: ``eager``: the model under autograd. ``frozen``: constant weights, folded, packed and without
+            autograd; where the model cannot be taken apart, ``eager``, with one warning. ``graph``: the
+            same, with all steps as one CUDA graph; on a CPU ``frozen``, with one warning. ``compile``:
+            ``torch.compile``. ``auto``: ``frozen``, which does not depend on timings, so that a run can be
+            repeated bit for bit. ``measure``: the fastest of those that need no compiler, timed on the first
+            batch of each shape; prints what it found.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._chosen: dict[Hashable, str] = {}
+        self._graphs: dict[Hashable, tuple[Network, Captured]] = {}
+        self._compiled: tuple[nn.Module, nn.Module] | None = None
+
+    def run(
+        self,
+        loop: Callable[..., None],
+        settings: Hashable,
+        model: nn.Module,
+        dtype: torch.dtype | None,
+        tensors: dict[str, Tensor | None],
+    ) -> None:
+        """Call ``loop(network, **tensors)``, which changes ``adv`` in place.
+
+        Args:
+            loop: what an attack does with a network.
+            settings: everything that it depends on, but for network and tensors.
+            model: to attack, already in `bat_fast.attacks.frozen`.
+            dtype: precision of the network; None is that of its weights, or of the autocast around.
+            tensors: ``adv`` among them.
+        """
+        name = self.name
+        if name == "measure":
+            name = self._fastest(loop, settings, model, dtype, tensors)
+        self._run(name, loop, settings, model, dtype, tensors)
+
+    def _run(
+        self,
+        name: str,
+        loop: Callable[..., None],
+        settings: Hashable,
+        model: nn.Module,
+        dtype: torch.dtype | None,
+        tensors: Tensors,
+    ) -> None:
+        x = tensors["adv"]
+        assert x is not None
+        network = self._network(name, model, x, dtype)
+        if name == "graph" and not x.is_cuda:
+            say_once(model, "CUDA graphs need a GPU; the steps run one by one", "captured")
+        if name != "graph" or not x.is_cuda or isinstance(network, Plain):
+            loop(network, **tensors)
+            return
+        key = (settings, id(network), signature(tensors), addresses(model))
+        if key not in self._graphs:
+            while len(self._graphs) >= _KEPT:
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[key] = network, Captured(lambda **given: loop(network, **given), tensors)
+        self._graphs[key][1](tensors)
+
+    def _network(self, name: str, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Network:
+        if name == "eager":
+            return Plain(model, dtype)
+        if name == "compile":
+            if self._compiled is None or self._compiled[0] is not model:
+                self._compiled = model, cast(nn.Module, torch.compile(model))
+            return Plain(self._compiled[1], dtype)
+        try:
+            return freezer_of(model).program(model, x, _precision(x.device.type, dtype))
+        except UnsuitableError as error:
+            if name != "auto" or not isinstance(error, CompiledError):
+                say_once(model, str(error))
+            return Plain(model, dtype)
+
+    def _fastest(
+        self,
+        loop: Callable[..., None],
+        settings: Hashable,
+        model: nn.Module,
+        dtype: torch.dtype | None,
+        tensors: Tensors,
+    ) -> str:
+        """The engine that was fastest on the first batch like this one."""
+        key = (settings, dtype, signature(tensors))
+        if key not in self._chosen:
+            x = tensors["adv"]
+            assert x is not None
+            times = {}
+            for name in ("eager", "frozen", *(("graph",) if x.is_cuda else ())):
+                for _ in range(2):  # the first call builds and captures
+                    copies = {k: None if t is None else t.clone() for k, t in tensors.items()}
+                    _wait(x)
+                    begin = time.perf_counter()
+                    self._run(name, loop, settings, model, dtype, copies)
+                    _wait(x)
+                    times[name] = 1e3 * (time.perf_counter() - begin)
+            best = self._chosen[key] = min(times, key=times.__getitem__)
+            rows = ", ".join(f"{name} {ms:.1f} ms" for name, ms in times.items())
+            print(f"bat_fast: attack on {list(x.shape)}: {rows}; takes {best}", file=sys.stderr)
+        return self._chosen[key]
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+def _precision(device_type: str, dtype: torch.dtype | None) -> torch.dtype | None:
+    """That of the attack, else that of the autocast around it."""
+    if dtype is None and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return dtype

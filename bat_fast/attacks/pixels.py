@@ -1,0 +1,32 @@
+"""What a batch must be before it is attacked."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+_TOLERANCE = 1e-6  # of the pixel range: a resized or blended image may overshoot by rounding
+
+
+def check_batch(
+    x: Tensor, y: Tensor, targets: Tensor | None, *, lo: float, hi: float, values: bool = True
+) -> None:
+    """Raise ValueError or TypeError unless ``x`` is a batch of pixels in [lo, hi] with labels that fit.
+
+    ``values=False`` looks at shapes and dtypes only, which never waits for a GPU.
+    """
+    if x.dim() < 2:
+        raise ValueError(f"x must be a batch of images [N, C, H, W], got {list(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be float32 pixels in [{lo:g}, {hi:g}], got {x.dtype}")
+    for name, labels in (("y", y), ("targets", targets)):
+        if labels is not None and labels.shape != x.shape[:1]:
+            raise ValueError(f"{name} must be [N] = [{len(x)}], got {list(labels.shape)}")
+    if values and x.numel():
+        low, high = (float(value) for value in x.aminmax())
+        slack = _TOLERANCE * (hi - lo)
+        if not (low >= lo - slack and high <= hi + slack):
+            raise ValueError(
+                f"x holds pixels in [{low:.4g}, {high:.4g}], outside [{lo:g}, {hi:g}]: pass "
+                "raw pixels and put the normalisation inside the model, as in "
+                "nn.Sequential(bat_fast.models.Normalize(mean, std), model)"
+            )

@@ -1,0 +1,212 @@
+"""How fast an attack and a training step run here, engine by engine: ``bat-fast bench``."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from bat_fast import data
+from bat_fast.attacks import PGD
+from bat_fast.batch import Batch
+from bat_fast.config import TrainConfig
+from bat_fast.evaluate import build_model, pick_device
+from bat_fast.train import build
+from bat_fast.train.meter import EpochMeter
+from bat_fast.train.feed import Feed
+from bat_fast.train.peers import peers
+from bat_fast.train.step import TrainStep
+
+TRAINING_IMAGES = {
+    "digits": 1078, "cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 100_000, "imagenet": 1_281_167
+}  # fmt: skip
+_MIB = 2**20
+
+
+def measure_speed(
+    config: TrainConfig,
+    *,
+    engines: Iterable[str] = ("eager", "frozen"),
+    precisions: Iterable[str | None] = (None, "bf16"),
+    seconds: float = 5.0,
+    with_peers: bool = False,
+) -> dict[str, Any]:
+    """Time the attack and the training step of ``config`` on random images of the shape of its data.
+
+    Every variant works on a copy of one new model. The attacks start at the same points, so the losses they
+    reach compare. Turns are interleaved; times are medians with quartiles, in milliseconds.
+
+    Args:
+        config: model, method, attack, batch size and device, as for training.
+        engines: of `bat_fast.PGD`.
+        precisions: of the attack.
+        seconds: for each of the two comparisons.
+        with_peers: add `bat_fast.train.peers`.
+
+    Returns:
+        ``rows``, one dict per variant: ``name``, ``attack_ms``, ``attack_img_s``, ``step_ms``,
+        ``step_img_s``, ``epoch_s``, ``loss`` (cross-entropy of the float32 model on the attacked images),
+        ``robust_acc``, ``utilisation`` (of the speed of a large matrix product), ``memory_mib`` (growth of
+        the peak during one step); and what they were measured on. None where something does not apply.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    build.check(config)
+    device = pick_device(config.device)
+    shape = data.shape(config.data.name) or Feed(config, "cpu").shape  # which needs the files
+    torch.manual_seed(config.seed)
+    channels = shape.in_channels
+    model = build_model(build.model_recipe(config, shape), mean=(0.5,) * channels, std=(0.25,) * channels)
+    model = model.to(device)
+    size = (config.batch_size, channels, shape.image_size, shape.image_size)
+    x, y = torch.rand(size, device=device), torch.randint(0, shape.num_classes, size[:1], device=device)
+    batch = Batch(x, y, torch.arange(len(x), device=device))
+    with torch.no_grad():  # running statistics that fit
+        for _ in range(3):
+            model.train()(x)
+    judge = copy.deepcopy(model).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        judge(x)
+    forward = counter.get_total_flops()
+    attacks: dict[str, Callable[[], Tensor]] = {}
+    steps: dict[str, Callable[[], object]] = {}
+    for engine in engines:
+        for precision in precisions:
+            how: dict[str, Any] = {"engine": engine, "precision": precision}
+            setting = replace(config, attack=replace(config.attack, **how))
+            name = f"{engine} {precision or 'fp32'}"
+            attacks[name], steps[name] = _ours(setting, copy.deepcopy(model), batch, device)
+    options = (config.attack.norm, config.attack.bn_mode)
+    if with_peers and options == ("linf", "eval"):
+        one = config.attack.eps / 4 if config.attack.step_size is None else config.attack.step_size
+        rival = copy.deepcopy(model).eval()
+        others = peers(rival, eps=config.attack.eps, step_size=one, steps=config.attack.steps)
+        attacks |= {name: partial(run, x, y) for name, run in others.items()}
+    reached = {name: _judged(judge, run(), y) for name, run in attacks.items()}
+    memory = {name: _memory(run, device) for name, run in (attacks | steps).items()}
+    attack_times, step_times = _interleaved(attacks, seconds, device), _interleaved(steps, seconds, device)
+    peaks = {kind: _product_speed(device, kind) for kind in (torch.float32, torch.bfloat16)}
+    rows = []
+    for name, (low, attack_ms, high) in attack_times.items():
+        kind = torch.bfloat16 if name.endswith("bf16") else torch.float32
+        work = 2 * forward * config.attack.steps  # a gradient at the input costs as much as the pass
+        step = step_times.get(name)
+        speed = None if step is None else len(x) / step[1] * 1e3
+        images = TRAINING_IMAGES.get(config.data.name)
+        rows.append(
+            {
+                "name": name,
+                "attack_ms": attack_ms,
+                "attack_quartiles": [low, high],
+                "attack_img_s": len(x) / attack_ms * 1e3,
+                "step_ms": None if step is None else step[1],
+                "step_img_s": speed,
+                "epoch_s": None if speed is None or images is None else images / speed,
+                "loss": reached[name][0],
+                "robust_acc": reached[name][1],
+                "utilisation": work / (attack_ms / 1e3) / peaks[kind],
+                "memory_mib": memory[name],
+            }
+        )
+    return {
+        "model": config.model.name, "images": list(size), "data": config.data.name, "device": device,
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "method": config.method["name"],
+        "attack_steps": config.attack.steps, "clean_loss": _judged(judge, x, y)[0],
+        "forward_gflop": forward / 1e9, "rows": rows,
+    }  # fmt: skip
+
+
+def _ours(
+    config: TrainConfig, model: nn.Module, batch: Batch, device: str
+) -> tuple[Callable[[], Tensor], Callable[[], object]]:
+    """The attack (always from the same start) and the training step of a configuration."""
+    model = model.to(memory_format=cast(Any, torch.channels_last)).train()
+    images = batch.x.to(memory_format=torch.channels_last)
+    method = build.build_method(config)
+    if hasattr(method, "prepare"):
+        method.prepare(len(batch.y), int(cast(int, model.num_classes)), device)
+    attack: PGD = build.build_attack(config, method, model)
+    optimizer = build.build_optimizer(replace(config, optim=replace(config.optim, lr=1e-4)), model)
+    step = TrainStep(model, method, attack, optimizer, config.attack, config.optim)
+    meter = EpochMeter(device)
+    twin = build.build_attack(config, method, copy.deepcopy(model))  # whose weights no step moves
+    moved = batch._replace(x=images)
+    return lambda: twin(images, batch.y, index=batch.index, draw=0), lambda: step(moved, 0, meter)
+
+
+@torch.no_grad()
+def _judged(model: nn.Module, adv: Tensor, y: Tensor) -> tuple[float, float]:
+    """Cross-entropy and accuracy of the plain model."""
+    logits = model(adv.contiguous())
+    return float(F.cross_entropy(logits, y)), float((logits.argmax(1) == y).float().mean())
+
+
+def _interleaved(
+    runs: Mapping[str, Callable[[], object]], seconds: float, device: str, least: int = 3
+) -> dict[str, tuple[float, float, float]]:
+    """Quartiles of the milliseconds of each, in turns."""
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    start, turn = time.perf_counter(), -1
+    while turn < least or time.perf_counter() - start < seconds:
+        for name, run in runs.items():
+            _wait(device)
+            begin = time.perf_counter()
+            run()
+            _wait(device)
+            if turn >= 0:
+                samples[name].append(1e3 * (time.perf_counter() - begin))
+        turn += 1
+    return {name: cast(Any, tuple(statistics.quantiles(times, n=4))) for name, times in samples.items()}
+
+
+def _memory(run: Callable[[], object], device: str) -> float | None:
+    """Growth of the peak of memory in MiB during one call; None where the system does not tell."""
+    run()  # what is made once is made
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / _MIB
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc: give back what is free
+    try:
+        reset.write_text("5")  # Linux: forget the peak of the resident memory
+        before = _kib(status, "VmRSS")
+        run()
+        return (_kib(status, "VmHWM") - before) / 1024
+    except OSError:
+        return None
+
+
+def _kib(status: Path, name: str) -> int:
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(name + ":"))
+    return int(line.split()[1])
+
+
+def _product_speed(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product, the yardstick of utilisation."""
+    n = 8192 if device.startswith("cuda") else 1024
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    times = _interleaved({"product": lambda: a @ b}, 0.2, device, least=5)
+    return 2 * n**3 / (times["product"][0] / 1e3)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

@@ -1,0 +1,207 @@
+"""CUDA graphs: what a capture needs is checked on fake CUDA tensors; where a GPU is, it is captured."""
+
+import copy
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bat_fast import PGD, AttackLoss, models
+from bat_fast.attacks import frozen
+from bat_fast.attacks.engine import graph
+from bat_fast.attacks.engine.program import Program
+from bat_fast.attacks.engine.trace import trace
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to capture on")
+
+
+def loop_on_fake_gpu(make, bn_mode="eval", dtype=None, targeted=False, loss="ce", **options):
+    """The whole loop as a GPU would run it. A read on the host raises, as there is nothing to read."""
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = make()
+            x, y = torch.rand(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64)
+            soft = torch.rand(4, 10) if "te" in loss else None
+        attack = PGD(model, steps=2, bn_mode=bn_mode, **options)
+        with torch.no_grad(), frozen(model, bn_mode):
+            program = Program(trace(model, x), model, x, dtype)
+            program.refresh()
+            adv = attack.start(x)
+            attack._steps(
+                loss, 1.0, program, adv=adv, clean=x, y=y, targets=y if targeted else None, reference=None,
+                soft=soft,
+            )  # fmt: skip
+        assert adv.is_cuda
+    return program
+
+
+@pytest.mark.parametrize("bn_mode", ["eval", "train"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["small_cnn", "preactresnet18", "timm:resnet18"])
+def test_no_step_reads_on_the_host(name, dtype, bn_mode):
+    loop_on_fake_gpu(lambda: models.create(name, num_classes=10), bn_mode, dtype)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "kl", "ce+te", "kl+te", "dlr targeted"])
+def test_no_loss_reads_on_the_host(loss, norm):
+    def make():
+        return models.create("small_cnn", num_classes=10)
+
+    name, _, targeted = loss.partition(" ")
+    loop_on_fake_gpu(make, loss=name, targeted=bool(targeted), norm=norm)
+
+
+def test_a_read_on_the_host_is_found():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 10)
+
+        def forward(self, x):
+            return self.head(x.mean((2, 3))) * x.detach().max().item()
+
+    with pytest.raises(DataDependentOutputException):
+        loop_on_fake_gpu(lambda: nn.Sequential(Reads()))
+
+
+class Addresses(TorchDispatchMode):
+    """Where the tensors lie that operators read and that no operator inside made."""
+
+    def __init__(self):
+        super().__init__()
+        self.outside, self.names, self._inside = [], [], set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        for tensor in tensors:
+            if id(tensor.untyped_storage()._cdata) and tensor.untyped_storage()._cdata not in self._inside:
+                self.outside.append(tensor.data_ptr())
+        self.names.append(str(function))
+        results = function(*args, **(kwargs or {}))
+        for result in torch.utils._pytree.tree_leaves(results):
+            if isinstance(result, torch.Tensor):
+                storage = result.untyped_storage()._cdata
+                if storage not in {t.untyped_storage()._cdata for t in tensors}:
+                    self._inside.add(storage)
+                    self._kept = [*getattr(self, "_kept", []), result]  # its address is not given out again
+        return results
+
+
+@pytest.mark.parametrize("bn_mode", ["eval", "train"])
+def test_weights_stay_where_a_graph_would_read_them(bn_mode):
+    """In float64, which takes the path of the GPU: new weights change numbers, not addresses or operators."""
+    model = models.create("preactresnet18", num_classes=10).double()
+    x, y = torch.rand(2, 3, 8, 8).double(), torch.tensor([1, 2])
+    attack = PGD(model, steps=2, bn_mode=bn_mode)
+    adv, seen = x.clone(), []
+    with torch.no_grad(), frozen(model, bn_mode):
+        program = Program(trace(model, x), model, x, None)
+        for _ in range(2):
+            program.refresh()
+            with Addresses() as mode:
+                attack._steps(
+                    "ce", 0.0, program, adv=adv, clean=x, y=y, targets=None, reference=None, soft=None
+                )
+            seen.append(mode)
+            for parameter in model.parameters():
+                parameter.mul_(1.1)
+    assert seen[0].names == seen[1].names
+    assert len(seen[0].outside) > 50
+    assert seen[0].outside == seen[1].outside
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Stand-ins for CUDA graphs: a replay calls again what was called at the capture."""
+    counts = {"captures": 0, "replays": 0}
+    current = []
+
+    class Graph:
+        def replay(self):
+            counts["replays"] += 1
+            self.loop()
+
+    @contextmanager
+    def capture(cuda_graph):
+        counts["captures"] += 1
+        current.append(cuda_graph)
+        yield
+
+    class Stream:
+        def wait_stream(self, other):
+            del other
+
+    @contextmanager
+    def stream(_):
+        yield
+
+    def captured(self, loop, tensors):
+        original(self, loop, tensors)
+        current[-1].loop = lambda: loop(**self._static)
+
+    original = graph.Captured.__init__
+    monkeypatch.setattr(graph.Captured, "__init__", captured)
+    for name, stand_in in {
+        "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return counts
+
+
+def test_static_buffers_carry_every_batch(recorded):
+    def loop(adv, y, soft):
+        assert soft is None
+        adv.mul_(2).add_(y[:, None])
+
+    x, y = torch.rand(3, 2), torch.tensor([1, 2, 3])
+    run = graph.Captured(loop, {"adv": x, "y": y, "soft": None})
+    for _ in range(3):
+        x, y = torch.rand(3, 2), torch.randint(0, 9, (3,))
+        adv = x.clone()
+        run({"adv": adv, "y": y, "soft": None})
+        torch.testing.assert_close(adv, 2 * x + y[:, None])
+    assert recorded == {"captures": 1, "replays": 3}
+
+
+def test_signature_separates_what_one_graph_cannot_serve():
+    x = torch.rand(2, 3, 4, 4)
+    same = graph.signature({"adv": x, "soft": None})
+    assert graph.signature({"adv": torch.rand(2, 3, 4, 4), "soft": None}) == same
+    last = x.to(memory_format=torch.channels_last)
+    for other in (x[:1], x.double(), last):
+        assert graph.signature({"adv": other, "soft": None}) != same
+    assert graph.signature({"adv": x, "soft": x}) != same
+
+
+def test_without_a_gpu_the_steps_run_one_by_one_and_say_so():
+    class Tiny(nn.Sequential):
+        pass
+
+    model, x, y = Tiny(nn.Flatten(), nn.Linear(12, 4)), torch.rand(2, 3, 2, 2), torch.tensor([0, 1])
+    with pytest.warns(UserWarning, match="not captured: CUDA graphs need a GPU"):
+        adv = PGD(model, engine="graph", steps=3)(x, y, draw=0)
+    assert torch.equal(adv, PGD(model, engine="frozen", steps=3)(x, y, draw=0))
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", [None, "bf16"])
+@pytest.mark.parametrize("bn_mode", ["eval", "train"])
+def test_captured_attack_equals_the_loop(bn_mode, precision):
+    model = models.create("preactresnet18", num_classes=10).cuda()
+    options = {"steps": 3, "bn_mode": bn_mode, "precision": precision}
+    captured, plain = (PGD(model, engine=engine, **options) for engine in ("graph", "frozen"))
+    for batch in (8, 8, 5, 8):  # the last batch of an epoch is smaller
+        x, y = torch.rand(batch, 3, 16, 16, device="cuda"), torch.randint(0, 10, (batch,), device="cuda")
+        for objective in (AttackLoss("ce"), AttackLoss("kl")):
+            ours, expected = (a(x, y, objective=objective, draw=1) for a in (captured, plain))
+            assert (ours == expected).float().mean() > 0.95
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.01)
+    before = copy.deepcopy(model.state_dict())
+    captured(x, y)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
