@@ -24,8 +24,8 @@ from bat_fast.batch import Batch
 from bat_fast.config import TrainConfig
 from bat_fast.evaluate import build_model, pick_device
 from bat_fast.train import build
-from bat_fast.train.meter import EpochMeter
 from bat_fast.train.feed import Feed
+from bat_fast.train.meter import EpochMeter
 from bat_fast.train.peers import peers
 from bat_fast.train.step import TrainStep
 
