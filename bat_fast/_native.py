@@ -175,10 +175,11 @@ def check_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> Non
         raise ValueError(f"{name} is on {tensor.device}, {other_name} on {other.device}: move one of them")
 
 
-def check_floating(name: str, tensor: Tensor) -> None:
+def check_floating(name: str, tensor: Tensor, *, wide_only: bool = True) -> None:
     """Raise TypeError unless the dtype is one that the kernels of the tensor's device take."""
-    on_gpu = tensor.is_cuda
-    allowed = (torch.float32, torch.float16, torch.bfloat16) if on_gpu else (torch.float32, torch.float64)
+    allowed: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
+    if tensor.is_cuda or not wide_only:
+        allowed = (torch.float32, torch.float16, torch.bfloat16, *(() if tensor.is_cuda else allowed[1:]))
     if tensor.dtype not in allowed:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
         raise TypeError(f"{name} must be one of {names} on {tensor.device.type}, got {tensor.dtype}")

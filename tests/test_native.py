@@ -78,3 +78,21 @@ def test_labels_out_of_range_never_read_outside_a_row():
     loss, weights, *_ = torch.ops.bat_fast.bat_loss(z, torch.tensor([0, 4, 1]), 1.0, "weights")
     assert loss.isnan()
     assert weights.isnan().tolist() == [False, True, False]
+
+
+def test_kernels_refuse_a_dtype_that_they_would_misread():
+    # The checks in Python are not part of a traced graph, which may run again in another precision.
+    z = torch.randn(3, 4)
+    for wrong in (z.half(), z.bfloat16(), z.long()):
+        with pytest.raises(RuntimeError, match="float32 and float64"):
+            torch.ops.bat_fast.attack_grad(wrong, torch.tensor([0, 1, 2]), "ce", None, None, 0.0, False, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_gradient_that_autograd_hands_in_may_have_another_dtype(dtype):
+    z = torch.randn(3, 4, requires_grad=True)
+    loss = ops.bat_loss(z, torch.tensor([0, 1, 2]), alpha=1.0)[0]
+    for out in (loss, ops.softplus(z), ops.smooth_relu(z, torch.tensor(2.0))):
+        (expected,) = torch.autograd.grad(out, z, torch.full_like(out, 3.0), retain_graph=True)
+        (grad,) = torch.autograd.grad(out, z, torch.full_like(out, 3.0, dtype=dtype))
+        torch.testing.assert_close(grad, expected)

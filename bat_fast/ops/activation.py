@@ -77,7 +77,8 @@ def _smooth_relu_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 def _smooth_relu_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     with_beta = ctx.needs_input_grad[1]
-    grad_x, grad_beta = torch.ops.bat_fast.smooth_relu_backward(grad, *ctx.saved_tensors, with_beta)
+    x, beta_raw = ctx.saved_tensors
+    grad_x, grad_beta = torch.ops.bat_fast.smooth_relu_backward(grad.to(x.dtype), x, beta_raw, with_beta)
     return grad_x, grad_beta if with_beta else None
 
 
@@ -92,7 +93,7 @@ def smooth_relu(x: Tensor, beta_raw: Tensor) -> Tensor:
     all its gradients tend to 0, which is their value at ``beta_raw = 0``; learning cannot leave that point.
 
     Args:
-        x: any shape, float32 or float64 (CUDA: float32, float16, bfloat16).
+        x: any shape, float32, float16, bfloat16, or on a CPU float64.
         beta_raw: floating scalar []; the paper starts at 20. It is used in float64 for float64, else in
             float32.
 
@@ -103,7 +104,7 @@ def smooth_relu(x: Tensor, beta_raw: Tensor) -> Tensor:
     Raises:
         ValueError: ``beta_raw`` is not a scalar, or on another device. TypeError: a dtype does not fit.
     """
-    check_floating("x", x)
+    check_floating("x", x, wide_only=False)
     if beta_raw.dim() != 0:
         raise ValueError(f"beta_raw must be a scalar tensor, got {list(beta_raw.shape)}")
     if not beta_raw.is_floating_point():
@@ -139,7 +140,7 @@ def _softplus_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _softplus_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     (x,) = ctx.saved_tensors
-    return torch.ops.bat_fast.softplus_backward(grad, x, ctx.sharpness), None
+    return torch.ops.bat_fast.softplus_backward(grad.to(x.dtype), x, ctx.sharpness), None
 
 
 differentiable("softplus", _softplus_backward, _softplus_setup)
@@ -149,7 +150,7 @@ def softplus(x: Tensor, *, sharpness: float = 10.0) -> Tensor:
     """Parametric softplus (Xie et al. 2020): ``log(1 + exp(a x)) / a``, with slope ``sigmoid(a x)``.
 
     Args:
-        x: any shape, float32 or float64 (CUDA: float32, float16, bfloat16).
+        x: any shape, float32, float16, bfloat16, or on a CPU float64.
         sharpness: a in the equation, in [1e-30, 1e30]; the paper uses 10.
 
     Returns:
@@ -158,6 +159,6 @@ def softplus(x: Tensor, *, sharpness: float = 10.0) -> Tensor:
     Raises:
         ValueError: ``sharpness`` is outside its range. TypeError: the dtype does not fit.
     """
-    check_floating("x", x)
+    check_floating("x", x, wide_only=False)
     check_number("sharpness", sharpness, 1e-30, 1e30)
     return torch.ops.bat_fast.softplus(x, sharpness)

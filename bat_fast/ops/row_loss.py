@@ -75,7 +75,10 @@ def _bat_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 
 def _bat_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    return torch.ops.bat_fast.bat_loss_backward(grad_loss, *ctx.saved_tensors), None, None, None
+    logits, target, weights, norm, total = ctx.saved_tensors
+    grad_loss = grad_loss.to(total.dtype)  # autograd.grad takes one of any
+    grad = torch.ops.bat_fast.bat_loss_backward(grad_loss, logits, target, weights, norm, total)
+    return grad, None, None, None
 
 
 differentiable("bat_loss", _bat_loss_backward, _bat_loss_setup)

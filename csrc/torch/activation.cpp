@@ -30,8 +30,8 @@ void activate_backward(const Tensor& grad, const Tensor& x, Tensor& out, F f) {
 }
 
 Tensor smooth_relu(const Tensor& x_, const Tensor& beta) {
-  Tensor out = torch::stable::empty_like(x_);
-  const Tensor x = with_layout_of(x_, out);
+  Tensor out = torch::stable::empty_like(widened(x_));
+  const Tensor x = with_layout_of(widened(x_), out);
   on_device(
       x,
       [&](auto type) {
@@ -42,7 +42,7 @@ Tensor smooth_relu(const Tensor& x_, const Tensor& beta) {
         using T = decltype(type);
         smooth_relu_cuda(pointer<T>(x), pointer<float>(beta), pointer<T>(out), x.numel(), stream);
       });
-  return out;
+  return rounded(out, x_);
 }
 BAT_REGISTER(smooth_relu, smooth_relu)
 
@@ -66,8 +66,8 @@ double backward_with_sum(const Tensor& grad, const Tensor& x, T beta, Tensor& ou
 
 std::tuple<Tensor, Tensor> smooth_relu_backward(const Tensor& grad_, const Tensor& x_, const Tensor& beta,
                                                 bool with_beta) {
-  Tensor out = torch::stable::empty_like(x_);
-  const Tensor x = with_layout_of(x_, out), grad = with_layout_of(grad_, out);
+  Tensor out = torch::stable::empty_like(widened(x_));
+  const Tensor x = with_layout_of(widened(x_), out), grad = with_layout_of(widened(grad_), out);
   const ScalarType type = beta.scalar_type();
   Tensor grad_beta = with_beta ? new_tensor(beta, {}, type) : new_tensor(beta, {0}, type);
   on_device(
@@ -85,26 +85,26 @@ std::tuple<Tensor, Tensor> smooth_relu_backward(const Tensor& grad_, const Tenso
         smooth_relu_backward_cuda(pointer<T>(grad), pointer<T>(x), pointer<float>(beta), pointer<T>(out),
                                   pointer<float>(partial), sum, x.numel(), stream);
       });
-  return {out, grad_beta};
+  return {rounded(out, x_), grad_beta};
 }
 BAT_REGISTER(smooth_relu_backward, smooth_relu_backward)
 
 Tensor softplus(const Tensor& x_, double sharpness) {
-  Tensor out = torch::stable::empty_like(x_);
-  const Tensor x = with_layout_of(x_, out);
+  Tensor out = torch::stable::empty_like(widened(x_));
+  const Tensor x = with_layout_of(widened(x_), out);
   on_device(
       x, [&](auto type) { activate<decltype(type)>(x, out, softplus_of<decltype(type)>(sharpness)); },
       [&](auto type, void* stream) {
         using T = decltype(type);
         softplus_cuda(pointer<T>(x), softplus_of<float>(sharpness), pointer<T>(out), x.numel(), stream);
       });
-  return out;
+  return rounded(out, x_);
 }
 BAT_REGISTER(softplus, softplus)
 
 Tensor softplus_backward(const Tensor& grad_, const Tensor& x_, double sharpness) {
-  Tensor out = torch::stable::empty_like(x_);
-  const Tensor x = with_layout_of(x_, out), grad = with_layout_of(grad_, out);
+  Tensor out = torch::stable::empty_like(widened(x_));
+  const Tensor x = with_layout_of(widened(x_), out), grad = with_layout_of(widened(grad_), out);
   on_device(
       x, [&](auto type) { activate_backward<decltype(type)>(grad, x, out, softplus_of<decltype(type)>(sharpness)); },
       [&](auto type, void* stream) {
@@ -112,7 +112,7 @@ Tensor softplus_backward(const Tensor& grad_, const Tensor& x_, double sharpness
         softplus_backward_cuda(pointer<T>(grad), pointer<T>(x), softplus_of<float>(sharpness), pointer<T>(out),
                                x.numel(), stream);
       });
-  return out;
+  return rounded(out, x_);
 }
 BAT_REGISTER(softplus_backward, softplus_backward)
 

@@ -41,8 +41,9 @@ void crop_flip(Tensor out, const Tensor& images, const Tensor& index_, const Ten
       });
     });
   };
+  if (out.is_cpu()) return out.element_size() == 2 ? with_16bit_type(out, run) : run(float{});
   on_device(
-      out, [&](auto) { out.element_size() == 2 ? with_16bit_type(out, run) : run(float{}); },
+      out, [](auto) {},
       [&](auto type, void* stream) {
         using T = decltype(type);
         crop_flip_cuda(set, pointer<int64_t>(index), pointer<int64_t>(ids), samples, pointer<T>(out), channels_last,

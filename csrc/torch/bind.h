@@ -80,7 +80,17 @@ void on_device(const Tensor& t, Cpu cpu, [[maybe_unused]] Cuda cuda) {
     return;
   }
 #endif
-  t.scalar_type() == ScalarType::Double ? cpu(double{}) : cpu(float{});
+  const ScalarType type = t.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float,
+                  "bat_fast: CPU kernels take float32 and float64");
+  type == ScalarType::Double ? cpu(double{}) : cpu(float{});
+}
+
+// 16 bits on a CPU are computed in float32, and rounded at the end. All others pass as they are.
+inline bool is_narrow(const Tensor& t) { return t.is_cpu() && t.element_size() == 2; }
+inline Tensor widened(const Tensor& t) { return is_narrow(t) ? torch::stable::to(t, ScalarType::Float) : t; }
+inline Tensor rounded(const Tensor& t, const Tensor& like) {
+  return is_narrow(like) ? torch::stable::to(t, like.scalar_type()) : t;
 }
 
 }  // namespace bat_fast

@@ -271,3 +271,17 @@ def test_arithmetic_table_is_complete():
     for function, plain in ARITHMETIC.items():
         assert function(torch.tensor(6.0), torch.tensor(2.0)) == plain(6.0, 2.0)
         assert plain in (operator.add, operator.sub, operator.mul, operator.truediv)
+
+
+@pytest.mark.parametrize("activation", ["smooth_relu", "softplus"])
+@pytest.mark.parametrize("engine", ["eager", "frozen"])
+def test_our_activations_in_16_bits(activation, engine):
+    # Tracing sees the operator behind the checks, and in another precision than it will run in.
+    model = models.create("small_cnn", num_classes=10, in_channels=1, activation=activation).eval()
+    x, y = torch.rand(16, 1, 8, 8), torch.randint(0, 10, (16,))
+    short, exact = (
+        PGD(model, eps=0.1, steps=3, precision=precision, engine=engine)(x, y, draw=0)
+        for precision in ("bf16", None)
+    )
+    gain, full = (F.cross_entropy(model(adv), y) - F.cross_entropy(model(x), y) for adv in (short, exact))
+    assert abs(gain - full) < 0.1 * full

@@ -44,7 +44,12 @@ RIGHT: dict[str, dict[str, Any]] = {
 
 # What is no mistake: a shape of one's own, a float type that is converted, numbers of any type as weights.
 ANY_SHAPE = {("smooth_relu", "x"), ("softplus", "x"), ("attack_grad", "label")}
-ANY_FLOAT = {("smooth_relu", "beta_raw"), ("soft_target_loss", "soft")}
+ANY_FLOAT = {
+    ("smooth_relu", "beta_raw"),
+    ("smooth_relu", "x"),
+    ("softplus", "x"),
+    ("soft_target_loss", "soft"),
+}
 ANY_FLOAT |= {("attack_grad", "reference"), ("attack_grad", "soft")}
 ANY_TYPE = {("discrimination_loss", "weights")}
 ALONE = {"softplus", "holistic_weights", "holistic_loss"}  # with no other tensor, any device is right
