@@ -38,6 +38,7 @@ from bat_fast.data.cache import FOLDER
 from bat_fast.data.dali import missing
 from bat_fast.data.generate import write_tiny_imagenet
 from bat_fast.data.prepare import prepare
+from bat_fast.train.allocator import keep_freed_memory
 
 BATCH, PAD = 128, 4
 THREADS = torch.get_num_threads()
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of the second table")
     parser.add_argument("--json", type=Path, help="write everything here")
     options = parser.parse_args()
+    keep_freed_memory()  # as training does, for all sides alike
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
         root, cache = options.root, Path(scratch) / FOLDER
