@@ -20,7 +20,7 @@ def tiny() -> nn.Module:
 def test_every_engine_climbs_alike(engine, loss, norm, device, capsys):
     model = models.create("small_cnn", num_classes=5, in_channels=1).double().to(device)
     x = torch.rand(8, 1, 9, 9, device=device).double()
-    # DLR is constant where the label comes third: a step of l2 would scale the rounding of a zero gradient up.
+    # DLR is constant where the label comes third: l2 would scale the rounding of a zero gradient up.
     y = model.eval()(x).argmax(1)
     options = {"eps": 0.1, "steps": 4, "norm": norm, "loss": loss}
     expected = PGD(model, engine="eager", **options)(x, y, draw=3)
