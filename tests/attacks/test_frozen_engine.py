@@ -114,7 +114,10 @@ CASES = [(*network, mode) for network in NETWORKS for mode in ("eval", "train")]
     ("name", "activation", "size", "bn_mode"), [*CASES, ("timm:efficientnet_b0", "relu", 64, "eval")]
 )
 def test_attack_reaches_the_same_images(name, activation, size, bn_mode, device):
-    """Equal pixels but for signs of gradients within rounding of 0; the same loss."""
+    """After one step equal pixels, but for signs of gradients within rounding of 0; then the same loss.
+
+    Later steps carry a flipped sign on: after five, 5 % of the pixels may differ, and the loss by 0.1 %.
+    """
     model = models.create(
         name, num_classes=10, activation=activation, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2)
     )
@@ -129,8 +132,10 @@ def test_attack_reaches_the_same_images(name, activation, size, bn_mode, device)
     before, expected, reached = (F.cross_entropy(model(images), y).item() for images in (x, plain, ours))
     assert expected > before
     if bn_mode == "eval":  # in train mode logits depend on the whole batch, and one pixel moves all of them
-        assert (plain == ours).float().mean() > 0.98
-    assert abs(reached - expected) < (0.05 if bn_mode == "eval" else 0.3) * (expected - before)
+        options["steps"] = 1
+        plain, ours = (PGD(model, engine=engine, **options)(x, y, draw=0) for engine in ("eager", "frozen"))
+        assert (plain == ours).float().mean() > 0.99
+    assert abs(reached - expected) < (0.02 if bn_mode == "eval" else 0.3) * (expected - before)
 
 
 def test_our_networks_leave_nothing_to_autograd():
