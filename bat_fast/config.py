@@ -155,6 +155,11 @@ class OptimConfig:
     """Fraction of the run with a linear rise of the rate from 0."""
     precision: Literal["bf16"] | None = None
     """Autocast of the forward and backward pass of the weights; losses and updates stay in float32."""
+    micro_batches: int = 1
+    """Gradient accumulation: parts of a batch that are attacked and learnt from one after the other, for one
+    update with their mean gradient. batch_size stays the size of the whole."""
+    grad_checkpointing: bool = False
+    """Activation checkpointing: keep the inputs of blocks alone; they run again for the gradient."""
     label_smoothing: float = 0.0
     """Share of the label's probability given to all classes alike, in [0, 1)."""
     clip: float | None = None

@@ -47,7 +47,8 @@ class Spec:
 class Classifier(nn.Module):
     """A classifier of images in [0, 1] that normalises them itself and can show its features.
 
-    A subclass sets ``head``, which maps features [N, D] to logits [N, K], and defines `embed`.
+    A subclass sets ``head``, which maps features [N, D] to logits [N, K], and defines `embed`. One that is
+    made of blocks also defines ``set_grad_checkpointing(enable)``, named as in timm.
 
     Args:
         spec: classes, channels and normalisation.

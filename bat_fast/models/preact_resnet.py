@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bat_fast.models.activation import activation
 from bat_fast.models.base import Classifier, Spec
@@ -90,14 +91,22 @@ class PreActNet(Classifier):
         self.blocks = nn.Sequential(*blocks)
         self.leave = nn.Sequential(nn.BatchNorm2d(channels), make())
         self.head = nn.Linear(channels, spec.num_classes)
+        self._checkpointing = False
 
     def embed(
         self,
         x: Tensor,  # [N, C, H, W] normalised
     ) -> Tensor:
         """The features of normalised images, [N, D]."""
-        maps: Tensor = self.leave(self.blocks(self.stem(x)))
+        maps: Tensor = self.stem(x)
+        for block in self.blocks:
+            maps = checkpoint(block, maps, use_reentrant=False) if self._checkpointing else block(maps)
+        maps = self.leave(maps)
         return maps.mean((2, 3))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of the blocks alone for the backward pass, which runs the blocks again."""
+        self._checkpointing = enable
 
 
 _LAYOUTS: dict[int, tuple[type[BasicBlock], tuple[int, ...]]] = {

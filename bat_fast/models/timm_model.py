@@ -50,6 +50,10 @@ class TimmModel(Classifier):
         features: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
         return features
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """As timm has it; AssertionError where it has not."""
+        self.net.set_grad_checkpointing(enable)
+
     def classify(
         self,
         features: Tensor,  # [N, D]

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from bat_fast.train.recompute import kept_buffers
+
 
 @contextmanager
-def perturbed(model: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
+def perturbed(model: nn.Module, losses: Iterable[Tensor], gamma: float) -> Iterator[None]:
     """Inside, the weights stand at a nearby point of higher loss; the gradient and the step are taken there.
 
     Each weight of more than one dimension moves by ``gamma ||w|| g / ||g||``, with ``g`` the gradient of
-    ``loss``; afterwards the same displacement is taken back, so that what remains is the optimiser's step.
+    the sum of ``losses``, taken one by one; afterwards the same displacement is taken back, so that what
+    remains is the optimiser's step.
     Running statistics do not see the pass that finds ``g``.
     """
     learning = [weight for weight in model.parameters() if weight.requires_grad]
     weights: list[Tensor] = [weight for weight in learning if weight.dim() > 1]
+    gradients: tuple[Tensor, ...] = ()
+    with kept_buffers(model):
+        for loss in losses:
+            found = torch.autograd.grad(loss, weights, materialize_grads=True)  # 0 for what is not used
+            gradients = torch._foreach_add(gradients, found) if gradients else found
     with torch.no_grad():
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
-    with torch.no_grad():
-        for buffer, value in buffers:
-            buffer.copy_(value)
         moves = [
-            torch.zeros_like(weight) if g is None else gamma * weight.norm() / (g.norm() + 1e-20) * g
+            gamma * weight.norm() / (g.norm() + 1e-20) * g
             for weight, g in zip(weights, gradients, strict=True)
         ]
         torch._foreach_add_(weights, moves)

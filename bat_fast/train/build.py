@@ -14,6 +14,7 @@ from bat_fast.attacks import PGD
 from bat_fast.config import TrainConfig
 from bat_fast.evaluate import build_model
 from bat_fast.train.feed import Feed
+from bat_fast.train.recompute import Recompute
 from bat_fast.train.schedule import learning_rate
 
 _CURRICULUM = ("targets", "clean_start", "warmup", "first_steps")  # of the training step, not of PGD
@@ -28,6 +29,7 @@ def check(config: TrainConfig) -> None:
         "eval.batch_size": (config.eval.batch_size, 1),
         "eval.every": (config.eval.every, 1),
         "optim.awp": (config.optim.awp, 0),
+        "optim.micro_batches": (config.optim.micro_batches, 1),
         "checkpoint_every": (config.checkpoint_every, 0),
         "data.workers": (config.data.workers or 0, 0),
     }
@@ -48,6 +50,11 @@ def check(config: TrainConfig) -> None:
             raise ValueError(f"{name} must be in [0, 1], got {share}")
     if config.attack.first_steps is not None and not config.attack.warmup:
         raise ValueError("attack.first_steps needs attack.warmup, the fraction of the run that it rises over")
+    if config.optim.micro_batches > config.batch_size:
+        raise ValueError(
+            f"optim.micro_batches, the number of parts of a batch, must be at most batch_size = "
+            f"{config.batch_size}, got {config.optim.micro_batches}"
+        )
     if config.optim.clip is not None and not config.optim.clip > 0:
         raise ValueError(f"optim.clip must be > 0, got {config.optim.clip}")
     if config.attack.first_steps is not None and config.attack.first_steps < 0:
@@ -124,6 +131,8 @@ def dry_run(config: TrainConfig) -> str:
     attack = build_attack(config, method, model)
     build_optimizer(config, model)
     build_average(config, model)
+    if config.optim.grad_checkpointing:
+        Recompute(model)
     learning_rate(config.optim, 0, 1)
     weights = sum(parameter.numel() for parameter in model.parameters())
     return (

@@ -32,7 +32,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_FREE = ("device", "checkpoint_every", "data.root", "data.workers")  # may change when a run is resumed
+_FREE = (  # may change when a run is resumed
+    "device",
+    "checkpoint_every",
+    "data.root",
+    "data.workers",
+    "optim.grad_checkpointing",
+)
 
 
 class RunFolder:

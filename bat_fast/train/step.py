@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks import PGD, frozen, random_targets
+from bat_fast.attacks import PGD, AttackLoss, frozen, random_targets
 from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
 from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.awp import perturbed
 from bat_fast.train.meter import EpochMeter
+from bat_fast.train.micro_batches import cut, merge
 from bat_fast.train.precision import Autocast
+from bat_fast.train.recompute import Recompute, kept_buffers
 
 
 class TrainStep:
-    """Trains ``model`` on a batch, with what is orthogonal to the method: smoothing, clipping, AWP.
+    """Trains ``model`` on a batch, with what is orthogonal to the method: smoothing, clipping, AWP,
+    16 bits, and what saves memory: parts of a batch one after the other, blocks that run again.
 
     Args:
         model: in train mode when called.
@@ -28,7 +31,10 @@ class TrainStep:
         attack: how to climb.
         optimizer: how to descend.
         attack_options: the curriculum, targets and clean starts of the configuration.
-        optim: label smoothing, clipping and AWP of the configuration.
+        optim: all but the optimiser of that part of the configuration.
+
+    Raises:
+        ValueError: ``optim.grad_checkpointing`` with a model that has no blocks.
     """
 
     def __init__(
@@ -44,7 +50,9 @@ class TrainStep:
         self.options, self.optim = attack_options, optim
         if all(parameter.is_cpu for parameter in model.parameters()):
             keep_freed_memory()
-        self._learner = Autocast(model) if optim.precision == "bf16" else model
+        self._learner = Recompute(model) if optim.grad_checkpointing else model
+        if optim.precision == "bf16":
+            self._learner = Autocast(self._learner)
         self.replays: int = getattr(method, "replays", 0)
         self.attacks = bool(self.replays)  # whether the images were adversarial so far
         self._bn_mode, self._seed = attack.bn_mode, attack.seed
@@ -63,22 +71,29 @@ class TrainStep:
     def __call__(self, batch: Batch, epoch: int, meter: EpochMeter, *, awp: bool = True) -> Terms:
         """One update, or as many as the method replays; ``epoch`` counts from 0."""
         gamma = self.optim.awp if awp else 0.0
+        parts = cut(batch, self.optim.micro_batches)
         if self.replays:
-            return self._replay(batch, epoch, gamma)
-        return self._update(batch, self._adversarial(batch, epoch, meter), epoch, gamma)
+            return self._replay(parts, epoch, gamma)
+        return self._update(parts, self._adversarial(parts, epoch, meter), epoch, gamma)
 
-    def _adversarial(self, batch: Batch, epoch: int, meter: EpochMeter) -> Tensor:
+    def _adversarial(self, parts: Sequence[Batch], epoch: int, meter: EpochMeter) -> list[Tensor]:
+        """The images to train on, of all parts, before the running statistics or the weights move."""
         with torch.no_grad(), frozen(self.model, self._bn_mode):
-            objective = self.method.attack_loss(self.model, batch, epoch)
-            if objective is None:
-                return batch.x
+            objectives = [self.method.attack_loss(self.model, part, epoch) for part in parts]
+            if all(objective is None for objective in objectives):
+                return [part.x for part in parts]
             self.attacks = True
-            targets = None
-            if self.options.targets == "random":
-                classes = cast(int, self.model.num_classes)
-                targets = random_targets(batch.y, batch.index, classes, seed=self._seed, draw=epoch)
             with meter.attack(), self._clean_start():
-                return self.attack(batch.x, batch.y, targets, batch.index, objective=objective, draw=epoch)
+                return [self._climb(*pair, epoch) for pair in zip(parts, objectives, strict=True)]
+
+    def _climb(self, part: Batch, objective: AttackLoss | None, epoch: int) -> Tensor:
+        if objective is None:
+            return part.x
+        targets = None
+        if self.options.targets == "random":
+            classes = cast(int, self.model.num_classes)
+            targets = random_targets(part.y, part.index, classes, seed=self._seed, draw=epoch)
+        return self.attack(part.x, part.y, targets, part.index, objective=objective, draw=epoch)
 
     @contextmanager
     def _clean_start(self) -> Iterator[None]:
@@ -93,33 +108,43 @@ class TrainStep:
         finally:
             self.attack.random_start = usual
 
-    def _replay(self, batch: Batch, epoch: int, gamma: float) -> Terms:
+    def _replay(self, parts: Sequence[Batch], epoch: int, gamma: float) -> Terms:
         """The gradient that training leaves at the images moves them, for nothing."""
         with torch.no_grad():
-            adv = self.attack.start(batch.x, batch.index, epoch)
+            adv = [self.attack.start(part.x, part.index, epoch) for part in parts]
         for _ in range(self.replays):
-            leaf = adv.detach().requires_grad_()
-            terms = self._update(batch, leaf, epoch, gamma)
-            assert leaf.grad is not None
+            leaves = [images.detach().requires_grad_() for images in adv]
+            terms = self._update(parts, leaves, epoch, gamma)
             with torch.no_grad():
-                self.attack.step(adv, leaf.grad, batch.x)
+                for images, leaf, part in zip(adv, leaves, parts, strict=True):
+                    assert leaf.grad is not None
+                    self.attack.step(images, leaf.grad, part.x)
         return terms
 
-    def _update(self, batch: Batch, x_adv: Tensor, epoch: int, gamma: float) -> Terms:
-        def loss() -> Tensor:
-            return self._terms(batch, x_adv.detach(), epoch).total
-
-        with perturbed(self.model, loss, gamma) if gamma else nullcontext():
-            terms = self._terms(batch, x_adv, epoch)
+    def _update(self, parts: Sequence[Batch], images: Sequence[Tensor], epoch: int, gamma: float) -> Terms:
+        constant = [x_adv.detach() for x_adv in images]
+        losses = (terms.total for terms in self._terms(parts, constant, epoch))
+        done = []
+        with perturbed(self.model, losses, gamma) if gamma else nullcontext():
             self.optimizer.zero_grad(set_to_none=True)
-            terms.total.backward()
+            for terms in self._terms(parts, images, epoch):
+                with kept_buffers(self.model) if self.optim.grad_checkpointing else nullcontext():
+                    terms.total.backward()
+                done.append(terms._replace(total=terms.total.detach(), logits=None))
             if self.optim.clip is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)
             self.optimizer.step()
-        return terms
+        return merge(done)
 
-    def _terms(self, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
-        terms = self.method(self._learner, batch, x_adv, epoch)
+    def _terms(self, parts: Sequence[Batch], images: Sequence[Tensor], epoch: int) -> Iterator[Terms]:
+        """Of one part after the other; the totals add up to the loss of the batch."""
+        size = sum(len(part.y) for part in parts)
+        for part, x_adv in zip(parts, images, strict=True):
+            terms = self._smoothed(part, self.method(self._learner, part, x_adv, epoch))
+            yield terms._replace(total=len(part.y) / size * terms.total)
+
+    def _smoothed(self, batch: Batch, terms: Terms) -> Terms:
+        """With the label smoothing of the configuration."""
         if not self.optim.label_smoothing:
             return terms
         if terms.logits is None:
