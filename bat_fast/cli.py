@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from bat_fast.config import Ratio, recipes
+from bat_fast.config import Ratio, TrainConfig, recipes
 
 _BAD_INPUT = (ValueError, TypeError, OSError, argparse.ArgumentError)
 _OPTIONAL = {"jsonargparse", "yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
@@ -16,7 +16,7 @@ _USAGE = """usage: bat-fast VERB ... [--debug]
 
   train   train a model: bat-fast train --recipe digits-bat
   eval    accuracy of a saved model: bat-fast eval runs/my-run
-  bench   speed of attack and training step here: bat-fast bench --recipe digits-bat
+  bench   speed and memory of attack and training step here: bat-fast bench --recipe digits-bat
   recipes what `train --recipe` knows, one line each
   prepare decode a data set once into a cache: bat-fast prepare tiny-imagenet PATH
   info    versions, devices, and which operators run natively
@@ -114,18 +114,26 @@ def _bench(words: list[str]) -> None:
     from bat_fast.train.settings import read_command
     from bat_fast.train.speed import measure_speed
 
-    parser = _Parser("bench", "Speed of the attack and of the training step, engines side by side.")
+    parser = _Parser("bench", "Speed and memory of attack and training step, engines side by side.")
     parser.add_argument("--engines", nargs="+", default=["eager", "frozen"], help="of bat_fast.PGD")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="fp32, bf16, fp16")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison (default: 5)")
     parser.add_argument("--peers", action="store_true", help="also what other libraries do")
+    largest = "instead: the largest batch whose training step fits, and optim.micro_batches for the one set"
+    parser.add_argument("--largest_batch", action="store_true", help=largest)
+    share = "that it may take, such as 8GiB (default: 80 %% of what is free; of a GPU 90 %%)"
+    parser.add_argument("--memory", help=f"for --largest_batch: memory {share}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.epilog = (
         "Every option of `bat-fast train` sets what is measured: --recipe, --model.name, --batch_size ..."
     )
     options, settings = parser.parse_known_args(words)
+    config = read_command(settings).config
+    if options.largest_batch or options.memory:
+        _largest_batch(parser, options, config)
+        return
     found = measure_speed(
-        read_command(settings).config,
+        config,
         engines=options.engines,
         precisions=[None if name == "fp32" else name for name in options.precisions],
         seconds=options.seconds,
@@ -135,6 +143,26 @@ def _bench(words: list[str]) -> None:
         print(json.dumps(found, indent=2))
     else:
         print_speed(found)
+
+
+def _largest_batch(parser: argparse.ArgumentParser, options: argparse.Namespace, config: TrainConfig) -> None:
+    from bat_fast.report.largest_table import print_largest
+    from bat_fast.train.largest import largest_batch
+    from bat_fast.train.memory import mib
+
+    if not options.largest_batch:
+        raise ValueError("--memory goes with --largest_batch")
+    for name in ("engines", "precisions", "seconds", "peers"):
+        if getattr(options, name) != parser.get_default(name):
+            raise ValueError(
+                f"--{name} does not go with --largest_batch, which takes --attack.engine and "
+                "--attack.precision as training does"
+            )
+    found = largest_batch(config, None if options.memory is None else mib(options.memory))
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_largest(found)
 
 
 def _recipes(words: list[str]) -> None:

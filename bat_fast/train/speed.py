@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,21 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from bat_fast import data
-from bat_fast.attacks import PGD
 from bat_fast.batch import Batch
 from bat_fast.config import TrainConfig
-from bat_fast.evaluate import build_model, pick_device
 from bat_fast.train import build
-from bat_fast.train.feed import Feed
-from bat_fast.train.meter import EpochMeter
+from bat_fast.train.memory import growth_mib
 from bat_fast.train.peers import peers
-from bat_fast.train.step import TrainStep
-
-TRAINING_IMAGES = {
-    "digits": 1078, "cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 100_000, "imagenet": 1_281_167
-}  # fmt: skip
-_MIB = 2**20
+from bat_fast.train.rehearsal import Rehearsal
 
 
 def measure_speed(
@@ -64,16 +52,10 @@ def measure_speed(
     Raises:
         ValueError: a setting is out of range.
     """
-    build.check(config)
-    device = pick_device(config.device)
-    shape = data.shape(config.data.name) or Feed(config, "cpu").shape  # which needs the files
-    torch.manual_seed(config.seed)
-    channels = shape.in_channels
-    model = build_model(build.model_recipe(config, shape), mean=(0.5,) * channels, std=(0.25,) * channels)
-    model = model.to(device)
-    size = (config.batch_size, channels, shape.image_size, shape.image_size)
-    x, y = torch.rand(size, device=device), torch.randint(0, shape.num_classes, size[:1], device=device)
-    batch = Batch(x, y, torch.arange(len(x), device=device))
+    rehearsal = Rehearsal(config)
+    device, model = rehearsal.device, rehearsal.model()
+    batch = rehearsal.batch(config.batch_size)
+    x, y, _ = batch
     with torch.no_grad():  # running statistics that fit
         for _ in range(3):
             model.train()(x)
@@ -88,7 +70,8 @@ def measure_speed(
             how: dict[str, Any] = {"engine": engine, "precision": precision}
             setting = replace(config, attack=replace(config.attack, **how))
             name = f"{engine} {precision or 'fp32'}"
-            attacks[name], steps[name] = _ours(setting, copy.deepcopy(model), batch, device)
+            attacks[name] = _attack(setting, copy.deepcopy(model), batch)
+            steps[name] = rehearsal.step(setting, copy.deepcopy(model), batch)
     options = (config.attack.norm, config.attack.bn_mode)
     if with_peers and options == ("linf", "eval"):
         one = config.attack.eps / 4 if config.attack.step_size is None else config.attack.step_size
@@ -96,7 +79,7 @@ def measure_speed(
         others = peers(rival, eps=config.attack.eps, step_size=one, steps=config.attack.steps)
         attacks |= {name: partial(run, x, y) for name, run in others.items()}
     reached = {name: _judged(judge, run(), y) for name, run in attacks.items()}
-    memory = {name: _memory(run, device) for name, run in (attacks | steps).items()}
+    memory = {name: growth_mib(run, device) for name, run in (attacks | steps).items()}
     attack_times, step_times = _interleaved(attacks, seconds, device), _interleaved(steps, seconds, device)
     peaks = {kind: _product_speed(device, kind) for kind in (torch.float32, torch.bfloat16)}
     rows = []
@@ -105,7 +88,6 @@ def measure_speed(
         work = 2 * forward * config.attack.steps  # a gradient at the input costs as much as the pass
         step = step_times.get(name)
         speed = None if step is None else len(x) / step[1] * 1e3
-        images = TRAINING_IMAGES.get(config.data.name)
         rows.append(
             {
                 "name": name,
@@ -114,7 +96,7 @@ def measure_speed(
                 "attack_img_s": len(x) / attack_ms * 1e3,
                 "step_ms": None if step is None else step[1],
                 "step_img_s": speed,
-                "epoch_s": None if speed is None or images is None else images / speed,
+                "epoch_s": None if speed is None or rehearsal.images is None else rehearsal.images / speed,
                 "loss": reached[name][0],
                 "robust_acc": reached[name][1],
                 "utilisation": work / (attack_ms / 1e3) / peaks[kind],
@@ -122,29 +104,19 @@ def measure_speed(
             }
         )
     return {
-        "model": config.model.name, "images": list(size), "data": config.data.name, "device": device,
+        "model": config.model.name, "images": list(x.shape), "data": config.data.name, "device": device,
         "threads": torch.get_num_threads(), "torch": torch.__version__, "method": config.method["name"],
         "attack_steps": config.attack.steps, "clean_loss": _judged(judge, x, y)[0],
         "forward_gflop": forward / 1e9, "rows": rows,
     }  # fmt: skip
 
 
-def _ours(
-    config: TrainConfig, model: nn.Module, batch: Batch, device: str
-) -> tuple[Callable[[], Tensor], Callable[[], object]]:
-    """The attack (always from the same start) and the training step of a configuration."""
+def _attack(config: TrainConfig, model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
+    """The attack of a configuration, always from the same start, on a model whose weights no step moves."""
     model = model.to(memory_format=cast(Any, torch.channels_last)).train()
     images = batch.x.to(memory_format=torch.channels_last)
-    method = build.build_method(config)
-    if hasattr(method, "prepare"):
-        method.prepare(len(batch.y), int(cast(int, model.num_classes)), device)
-    attack: PGD = build.build_attack(config, method, model)
-    optimizer = build.build_optimizer(replace(config, optim=replace(config.optim, lr=1e-4)), model)
-    step = TrainStep(model, method, attack, optimizer, config.attack, config.optim)
-    meter = EpochMeter(device)
-    twin = build.build_attack(config, method, copy.deepcopy(model))  # whose weights no step moves
-    moved = batch._replace(x=images)
-    return lambda: twin(images, batch.y, index=batch.index, draw=0), lambda: step(moved, 0, meter)
+    attack = build.build_attack(config, build.build_method(config), model)
+    return lambda: attack(images, batch.y, index=batch.index, draw=0)
 
 
 @torch.no_grad()
@@ -170,33 +142,6 @@ def _interleaved(
                 samples[name].append(1e3 * (time.perf_counter() - begin))
         turn += 1
     return {name: cast(Any, tuple(statistics.quantiles(times, n=4))) for name, times in samples.items()}
-
-
-def _memory(run: Callable[[], object], device: str) -> float | None:
-    """Growth of the peak of memory in MiB during one call; None where the system does not tell."""
-    run()  # what is made once is made
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / _MIB
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc: give back what is free
-    try:
-        reset.write_text("5")  # Linux: forget the peak of the resident memory
-        before = _kib(status, "VmRSS")
-        run()
-        return (_kib(status, "VmHWM") - before) / 1024
-    except OSError:
-        return None
-
-
-def _kib(status: Path, name: str) -> int:
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith(name + ":"))
-    return int(line.split()[1])
 
 
 def _product_speed(device: str, dtype: torch.dtype) -> float:
