@@ -121,9 +121,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(
-            f"memory cannot be measured: on a CPU that needs the /proc of Linux ({error})"
-        ) from None
+        raise OSError(f"memory cannot be measured: a CPU needs the /proc of Linux ({error})") from None
 
 
 def _forget_peak() -> None:

@@ -65,7 +65,7 @@ def test_free_memory_is_the_least_that_limits_leave(tmp_path, groups, membership
 
 
 def test_another_system_is_told(tmp_path, monkeypatch):
-    with pytest.raises(OSError, match="memory cannot be measured: on a CPU that needs the /proc of Linux"):
+    with pytest.raises(OSError, match="memory cannot be measured: a CPU needs the /proc of Linux"):
         free_mib("cpu", tmp_path)
     monkeypatch.setattr(memory, "_RESET", tmp_path / "nothing" / "clear_refs")
     with pytest.raises(OSError, match="memory cannot be measured"):
