@@ -213,12 +213,14 @@ class MaxPoolLayer(Layer):
     """``max_pool2d``."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
-        self.pool: Any = pool
+        p: Any = pool
+        self.window: list[Any] = [_pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)] + [
+            p.ceil_mode
+        ]
 
     def forward(self, values: Values) -> None:
-        x, p = values[self.sources[0]], self.pool
-        self._window = [_pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)] + [p.ceil_mode]
-        out, index = _aten.max_pool2d_with_indices(x, *self._window)
+        x = values[self.sources[0]]
+        out, index = _aten.max_pool2d_with_indices(x, *self.window)
         self._kept = (x, index)
         values[self.target] = out
 
@@ -226,7 +228,7 @@ class MaxPoolLayer(Layer):
         grad, _ = self._incoming(grads)
         x, index = self._kept
         del self._kept
-        gx = _aten.max_pool2d_with_indices_backward(grad.to(x.dtype), x, *self._window, index)
+        gx = _aten.max_pool2d_with_indices_backward(grad.to(x.dtype), x, *self.window, index)
         grads.add(self.sources[0], gx, own=True)
 
     def keeps(self) -> tuple[int, ...]:
