@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bat_fast.attacks.engine.convolution import Convolution, Weights
 from bat_fast.attacks.engine.gradients import Gradients
-from bat_fast.attacks.engine.matrix import linear_backward
+from bat_fast.attacks.engine.matrix import linear, linear_backward
 from bat_fast.attacks.engine.pointwise import RELU, Pointwise
 
 _aten = torch.ops.aten
@@ -112,10 +112,11 @@ class LinearLayer(Layer):
         self.weights.refresh()
 
     def forward(self, values: Values) -> None:
-        x = values[self.sources[0]].to(self.weights.dtype)
-        values[self.target] = self._activate(
-            torch.nn.functional.linear(x, self.weights.weight, self.weights.bias)
-        )
+        x, relu = values[self.sources[0]].to(self.weights.dtype), self.act is RELU
+        out = linear(x, self.weights.weight, self.weights.bias, relu)
+        if relu:
+            self.saved = out
+        values[self.target] = out if relu else self._activate(out)
 
     def backward(self, grads: Gradients) -> None:
         grad, _ = self._incoming(grads)
