@@ -1,4 +1,4 @@
-"""What the operator files share: the native library, registration, argument checks, Philox.
+"""What the operator files share: the native library, registration, Philox.
 
 An operator is a schema plus a pure-PyTorch reference. The reference is registered for every device;
 a native kernel, where the library holds one, overrides it for its device by dispatch alone.
@@ -7,7 +7,6 @@ a native kernel, where the library holds one, overrides it for its device by dis
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -148,72 +147,6 @@ def scaled(grad: Tensor, factor: Tensor) -> Tensor:
     if type(factor) is Tensor and factor.is_cpu and factor.item() == 1.0:
         return grad
     return (grad * factor).to(grad.dtype)
-
-
-def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> None:
-    """Raise ValueError unless ``value`` is a finite number in [low, high]."""
-    if not low <= value <= high or math.isinf(value):
-        limits = f" in [{low:g}, {high:g}]" if high < math.inf else f" >= {low:g}" if low > -math.inf else ""
-        raise ValueError(f"{name} must be a finite number{limits}, got {value}")
-
-
-def check_range(lo: float, hi: float) -> None:
-    """Raise ValueError unless [lo, hi] is a range of finite numbers."""
-    check_number("lo", lo)
-    check_number("hi", hi)
-    if lo > hi:
-        raise ValueError(f"lo must not be above hi, got lo={lo}, hi={hi}")
-
-
-def check_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise ValueError unless ``tensor`` has the shape and device of ``other``."""
-    if tensor.shape != other.shape:
-        raise ValueError(
-            f"{name} must have the shape of {other_name}, {list(other.shape)}, got {list(tensor.shape)}"
-        )
-    if tensor.device != other.device:
-        raise ValueError(f"{name} is on {tensor.device}, {other_name} on {other.device}: move one of them")
-
-
-def check_floating(name: str, tensor: Tensor, *, wide_only: bool = True) -> None:
-    """Raise TypeError unless the dtype is one that the kernels of the tensor's device take."""
-    allowed: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
-    if tensor.is_cuda or not wide_only:
-        allowed = (torch.float32, torch.float16, torch.bfloat16, *(() if tensor.is_cuda else allowed[1:]))
-    if tensor.dtype not in allowed:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
-        raise TypeError(f"{name} must be one of {names} on {tensor.device.type}, got {tensor.dtype}")
-
-
-def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
-    """Raise unless ``labels`` [N] int64 holds a class of each row of ``rows`` [N, C].
-
-    The values are compared here only on CPU; on CUDA the kernels do it without a host sync.
-    """
-    if rows.dim() != 2:
-        raise ValueError(f"logits must be [N, C], got {list(rows.shape)}")
-    if labels.dtype != torch.int64:
-        raise TypeError(f"{name} must hold int64 class numbers, got {labels.dtype}: convert with .long()")
-    if labels.shape != rows.shape[:1]:
-        raise ValueError(f"{name} must be [N] = [{rows.shape[0]}], got {list(labels.shape)}")
-    if labels.device != rows.device:
-        raise ValueError(f"{name} is on {labels.device}, logits on {rows.device}: move one of them")
-    if labels.is_cpu and labels.numel() and not torch.compiler.is_compiling():
-        least, most = labels.aminmax()
-        low, high = least.item(), most.item()  # comparing the tensors would take 4 us more
-        if low < 0 or high >= rows.shape[1]:
-            bad = low if low < 0 else high
-            raise ValueError(
-                f"{name} holds class {bad}, outside [0, {rows.shape[1]}): number the classes from 0, "
-                "or give the model that many outputs"
-            )
-
-
-def check_rows(name: str, tensor: Tensor, logits: Tensor) -> None:
-    """Raise ValueError unless ``tensor`` is a [N, C] float tensor like ``logits``."""
-    check_like(name, tensor, "logits", logits)
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got {tensor.dtype}")
 
 
 def accumulator(tensor: Tensor) -> torch.dtype:

@@ -6,7 +6,9 @@
 All sides train the same network on the same images with PGD-10, the BAT weights and the discrimination
 loss. "repository": loss.backward() in every attack step, batch norm in train mode throughout, the losses in
 plain PyTorch. "torchattacks": input gradients alone, eval mode, the update in plain PyTorch, as that library
-has it. Prints medians and quartiles of interleaved calls, and the ratios; TF32 is on for all sides on CUDA.
+has it. "hand": what an expert gets without other tools: a copy of the network with batch norm folded for
+every attack, input gradients alone, channels_last, bf16 for attack and weights where it pays, the same losses.
+Prints medians and quartiles of interleaved calls, and the ratios; TF32 is on for all sides on CUDA.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_attack import folded
 from timing import interleaved, machine
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,20 +61,45 @@ def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tenso
     model.train()
     adv = repository_attack(model, x, y)
     optimizer.zero_grad()
-    logits, features = model(adv, return_features=True)
+    bat_by_hand(*model(adv, return_features=True), y).backward()
+    optimizer.step()
+
+
+def hand_attack(model: nn.Module, x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+    fast = folded(model, dtype)
+    low, high = (x - EPS).clamp_(0, 1), (x + EPS).clamp_(0, 1)
+    adv = torch.empty_like(x).uniform_(-EPS, EPS).add_(x).clamp_(0, 1)
+    for _ in range(STEPS):
+        leaf = adv.to(dtype, copy=True).requires_grad_()
+        (grad,) = torch.autograd.grad(F.cross_entropy(fast(leaf).float(), y, reduction="sum"), leaf)
+        torch.clamp(adv.add_(grad.sign_().to(adv.dtype), alpha=EPS / 4), low, high, out=adv)
+    return adv
+
+
+def hand_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, dtype: torch.dtype
+) -> None:
+    adv = hand_attack(model, x, y, dtype)
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        logits, features = model(adv, return_features=True)
+    bat_by_hand(logits.float(), features.float(), y).backward()
+    optimizer.step()
+
+
+def bat_by_hand(logits: Tensor, features: Tensor, y: Tensor) -> Tensor:
+    """The loss of BAT in plain PyTorch."""
     p = F.softmax(logits.detach(), dim=1)
     q = p.scatter(1, y[:, None], 0).max(dim=1).values
     w = torch.where(p.argmax(1) != y, torch.exp(-ALPHA * q), torch.ones_like(q))
     loss = (w * F.cross_entropy(logits, y, reduction="none")).sum() / w.sum()
     h = F.normalize(features, dim=1)
     similarity = h @ h.T / TEMPERATURE
-    self_pair = torch.eye(len(x), dtype=torch.bool, device=x.device)
+    self_pair = torch.eye(len(y), dtype=torch.bool, device=y.device)
     positive = (y[:, None] == y[None, :]) & ~self_pair
     log_p = similarity - similarity.masked_fill(self_pair, -torch.inf).logsumexp(1, keepdim=True)
     per_anchor = -(log_p * positive).sum(1) / positive.sum(1).clamp_min(1)
-    loss = loss + BETA * per_anchor[positive.any(1)].mean()
-    loss.backward()
-    optimizer.step()
+    return loss + BETA * per_anchor[positive.any(1)].mean()
 
 
 class FastStep:
@@ -112,7 +140,11 @@ def sides(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, dict[str, Callabl
     }
     step: dict[str, Callable[[], Any]] = {"repository": lambda: repository_step(*repository, x, y)}
     # 16-bit convolutions repay themselves from a certain size on.
-    for precision in (None, "bf16") if x[0].numel() >= 3 * 32 * 32 else (None,):
+    wide = x[0].numel() >= 3 * 32 * 32
+    expert, kind = copied(last=True), torch.bfloat16 if wide else torch.float32
+    attack["hand"] = lambda: hand_attack(expert[0], images, y, kind)
+    step["hand"] = lambda: hand_step(*expert, images, y, kind)
+    for precision in (None, "bf16") if wide else (None,):
         fast = FastStep(*copied(last=x.shape[1] > 1), precision)
         name = f"bat_fast {precision or 'fp32'}"
         attack[name] = lambda fast=fast: fast.attack(images, y)
@@ -130,11 +162,13 @@ def compare(
     found: dict[str, Any] = {"model": title, "images": list(shape), "steps": STEPS}
     print(f"\n{title}, images {list(shape)}, PGD-{STEPS}, {device}")
     for part, variants in sides(model.to(device), x, y).items():
-        times = interleaved(variants, seconds)
+        times = interleaved(variants, seconds, least=3)
         found[part] = {name: t._asdict() for name, t in times.items()}
         for name, t in times.items():
-            rate, ratio = shape[0] / t.median * 1e3, times["repository"].median / t.median
-            print(f"  {part:7} {name:14} {t} ms {rate:10.1f} images/s  {ratio:6.2f} x repository  n={t.n}")
+            rate = shape[0] / t.median * 1e3
+            ratios = [times[other].median / t.median for other in ("repository", "hand")]
+            beside = f"{ratios[0]:6.2f} x repository {ratios[1]:6.2f} x hand"
+            print(f"  {part:7} {name:18} {t} ms {rate:9.1f} images/s {beside}  n={t.n}")
     return found
 
 

@@ -15,7 +15,7 @@ NATIVE = sorted((ROOT / "csrc").glob("*/*"))
 
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
-    {"_native", "config", "batch"},
+    {"_native", "_checks", "config", "batch"},
     {"ops"},
     {"attacks", "models", "data"},
     {"methods"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"cli", "integrations"},
     {"__main__"},
 ]
+FOR_CPUS = {"network"}  # operators without a CUDA kernel, and why is said in their headers
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
     "nvidia",
@@ -91,9 +92,9 @@ def test_siblings_do_not_see_each_other():
             assert not own_units(path) & (siblings | {"methods"}) - {unit(path)}, path
 
 
-def test_operators_know_only_the_native_library():
+def test_operators_know_only_the_native_library_and_the_checks():
     for path in (PACKAGE / "ops").glob("[!_]*.py"):
-        assert own_units(path) <= {"_native"}, path
+        assert own_units(path) <= {"_native", "_checks"}, path
 
 
 def test_the_dispatcher_is_named_in_operators_only():
@@ -135,7 +136,9 @@ def test_each_optional_framework_stays_at_home():
     dali = [path for path in PYTHON if any(name.startswith("nvidia") for name in imports(path))]
     assert [path.name for path in dali] in ([], ["dali.py"])
     lower = [
-        path for path in PYTHON if unit(path) in ("ops", "attacks", "methods", "_native", "config", "batch")
+        path
+        for path in PYTHON
+        if unit(path) in ("ops", "attacks", "methods", "_native", "_checks", "config", "batch")
     ]
     for path in lower:
         assert not {name.split(".")[0] for name in imports(path)} & OPTIONAL, path
@@ -172,8 +175,9 @@ def test_files_are_short(files, limit):
 def test_every_operator_is_one_word_in_five_places():
     for header in (ROOT / "csrc" / "kernels").glob("*.h"):
         word = header.stem
-        if word in ("portable", "philox", "softmax"):  # what the words share
+        if word in ("portable", "philox", "softmax", "lanes", "window"):  # what the words share
             continue
-        places = ("csrc/kernels/{}.cu", "csrc/torch/{}.cpp", "bat_fast/ops/{}.py", "tests/ops/test_{}.py")
+        cuda = () if word in FOR_CPUS else ("csrc/kernels/{}.cu",)
+        places = (*cuda, "csrc/torch/{}.cpp", "bat_fast/ops/{}.py", "tests/ops/test_{}.py")
         for place in (place.format(word) for place in places):
             assert (ROOT / place).exists(), place

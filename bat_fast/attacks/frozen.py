@@ -18,8 +18,10 @@ def frozen(model: nn.Module, bn_mode: str) -> Iterator[None]:
     eval mode is put in train mode. Modes, buffers and ``requires_grad`` flags are restored, also when
     the body raises.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    modes, learning = [], []
+    for module in model.modules():  # once: the walk costs more than a step of a small network
+        modes.append((module, module.training))
+        learning += [p for p in module._parameters.values() if p is not None and p.requires_grad]
     buffers = []
     if bn_mode == "train":
         with torch.no_grad():
@@ -36,7 +38,8 @@ def frozen(model: nn.Module, bn_mode: str) -> Iterator[None]:
         for parameter in learning:
             parameter.requires_grad_(True)
         for module, training in modes:
-            module.training = training
+            if module.training != training:
+                module.training = training
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast import ops
-from bat_fast.attacks.engine import ENGINES, Engine, Network
+from bat_fast.attacks.engine import ENGINES, Engine, Network, SmallNetwork
 from bat_fast.attacks.frozen import frozen
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pixels import check_batch
@@ -164,10 +164,15 @@ class PGD:
 
     def step(self, adv: Tensor, grad: Tensor, clean: Tensor) -> None:
         """One step of ``adv`` along ``grad``, in place, with the projections."""
-        # No pixel can move further than the range, and no image further than that times the root of its size.
-        reach = (self.hi - self.lo) * max(1, clean[:1].numel()) ** (0.5 if self.norm == "l2" else 0.0)
-        radius = self.eps if self.project else reach
-        _STEPS[self.norm](adv, grad, clean, step_size=self.step_size, eps=radius, lo=self.lo, hi=self.hi)
+        _STEPS[self.norm](adv, grad, clean, **self._limits(clean))
+
+    def _limits(self, clean: Tensor) -> dict[str, float]:
+        radius = self.eps
+        if not self.project:
+            # No pixel can move further than the range, and no image than that times the root of its size.
+            root = (clean.numel() // len(clean)) ** 0.5
+            radius = (self.hi - self.lo) * (root if self.norm == "l2" else 1.0)
+        return {"step_size": self.step_size, "eps": radius, "lo": self.lo, "hi": self.hi}
 
     def _climb(
         self, adv: Tensor, clean: Tensor, y: Tensor, targets: Tensor | None, objective: AttackLoss
@@ -204,18 +209,18 @@ class PGD:
         """The PGD loop of this project: moves ``adv`` in place. Reads nothing on the host."""
         if reference is None and loss.startswith("kl"):
             reference = network.forward(clean)
+        goal: dict[str, Any] = {
+            "loss": loss, "reference": reference, "soft": soft, "soft_weight": soft_weight,
+            "targeted": targets is not None, "label": y,
+        }  # fmt: skip
+        target = y if targets is None else targets
+        if isinstance(network, SmallNetwork):
+            how = {"norm": self.norm, "steps": self.steps, **self._limits(clean)}
+            network.climb(adv, clean, target, **goal, **how)
+            return
         for _ in range(self.steps):
             logits = network.forward(adv)
-            grad_logits, _ = ops.attack_grad(
-                _kernel_dtype(logits),
-                y if targets is None else targets,
-                loss=loss,
-                reference=reference,
-                soft=soft,
-                soft_weight=soft_weight,
-                targeted=targets is not None,
-                label=y,
-            )
+            grad_logits, _ = ops.attack_grad(_kernel_dtype(logits), target, **goal)
             if logits.dtype == torch.float16:
                 grad_logits.mul_(_FP16_SCALE)
             self.step(adv, network.backward(grad_logits.to(logits.dtype)), clean)

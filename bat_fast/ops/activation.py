@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast._native import check_floating, check_number, differentiable, operator
+from bat_fast._checks import check_floating, check_number
+from bat_fast._native import differentiable, operator
 
 _LARGEST = 2.0**126  # beyond it b x has overflowed, and f(x) = x
 

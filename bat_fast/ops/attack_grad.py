@@ -6,26 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._native import (
-    accumulator,
-    check_floating,
-    check_labels,
-    check_number,
-    check_rows,
-    new_rows,
-    operator,
-    valid_labels,
-)
-
-# Name -> the row loss, and whether the squared distance to soft targets is added.
-_LOSSES = {
-    "ce": ("ce", False),
-    "margin": ("margin", False),
-    "dlr": ("dlr", False),
-    "kl": ("kl", False),
-    "ce+te": ("ce", True),
-    "kl+te": ("kl", True),
-}
+from bat_fast._checks import attack_arguments, check_floating
+from bat_fast._native import accumulator, new_rows, operator, valid_labels
 
 
 def _fake(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
@@ -140,44 +122,5 @@ def attack_grad(
             does not.
     """
     check_floating("logits", logits)
-    check_labels("target", target, logits)
-    if loss not in _LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
-    base, with_soft = _LOSSES[loss]
-    if base != "ce" or with_soft or targeted:
-        _check_inputs(logits, loss, reference, soft, soft_weight, targeted, label)
-        reference = None if base != "kl" or reference is None else reference.detach().to(logits.dtype)
-        soft = None if not with_soft or soft is None else soft.detach().to(logits.dtype)
-        label = label if base == "dlr" and targeted else None
-    else:
-        reference = soft = label = None
-    return torch.ops.bat_fast.attack_grad(
-        logits.detach(), target, base, reference, soft, soft_weight, targeted, label
-    )
-
-
-def _check_inputs(
-    logits: Tensor,
-    loss: str,
-    reference: Tensor | None,
-    soft: Tensor | None,
-    soft_weight: float,
-    targeted: bool,
-    label: Tensor | None,
-) -> None:
-    base, with_soft = _LOSSES[loss]
-    check_number("soft_weight", soft_weight, 0.0)
-    if targeted and (base == "kl" or with_soft):
-        raise ValueError(f"targeted: {loss} has no targeted form; use ce, margin or dlr")
-    least = {"margin": 2, "dlr": 4 if targeted else 3}.get(base, 1)
-    if logits.shape[1] < least:
-        raise ValueError(f"logits must have at least {least} classes for this loss, got {logits.shape[1]}")
-    for name, rows, needed in (("reference", reference, base == "kl"), ("soft", soft, with_soft)):
-        if needed and rows is None:
-            raise ValueError(f"{name} [N, C] is missing: {loss} needs it")
-        if rows is not None:
-            check_rows(name, rows, logits)
-    if base == "dlr" and targeted:
-        if label is None:
-            raise ValueError("label [N], the true classes, is missing: targeted dlr needs it")
-        check_labels("label", label, logits)
+    climbed = attack_arguments(logits, target, loss, reference, soft, soft_weight, targeted, label)
+    return torch.ops.bat_fast.attack_grad(logits.detach(), target, *climbed)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._native import accumulator, check_floating, check_number, differentiable, operator, scaled
+from bat_fast._checks import check_floating, check_number
+from bat_fast._native import accumulator, differentiable, operator, scaled
 
 
 def _fake(features: Tensor, *_: object) -> tuple[Tensor, Tensor]:

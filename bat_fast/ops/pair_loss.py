@@ -7,18 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast._native import (
-    accumulator,
-    check_floating,
-    check_labels,
-    check_like,
-    check_number,
-    differentiable,
-    new_rows,
-    operator,
-    scaled,
-    valid_labels,
-)
+from bat_fast._checks import check_floating, check_labels, check_like, check_number
+from bat_fast._native import accumulator, differentiable, new_rows, operator, scaled, valid_labels
 
 
 def _fake_pair_loss(clean: Tensor, *_: object) -> tuple[Tensor, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bat_fast._native import check_floating, check_number, check_range, operator, philox
+from bat_fast._checks import check_floating, check_number, check_range
+from bat_fast._native import operator, philox
 
 
 def _fake_start(clean: Tensor, *_: object) -> Tensor:

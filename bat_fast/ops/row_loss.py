@@ -8,18 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._native import (
-    accumulator,
-    check_floating,
-    check_labels,
-    check_number,
-    check_rows,
-    differentiable,
-    new_rows,
-    operator,
-    scaled,
-    valid_labels,
-)
+from bat_fast._checks import check_floating, check_labels, check_number, check_rows
+from bat_fast._native import accumulator, differentiable, new_rows, operator, scaled, valid_labels
 
 
 def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:

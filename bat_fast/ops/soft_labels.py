@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bat_fast._native import check_floating, check_number, operator
+from bat_fast._checks import check_floating, check_number
+from bat_fast._native import operator
 
 
 def _fake(memory: Tensor, index: Tensor, logits: Tensor, momentum: float) -> Tensor:

@@ -1,16 +1,8 @@
 // Torch face of attack_grad.h. Arguments have been checked in bat_fast/ops/attack_grad.py.
-#include "kernels/attack_grad.h"
-
-#include "rows.h"
+#include "attack.h"
 
 namespace bat_fast {
 namespace {
-
-AttackLoss loss_of(const std::string& name) {
-  if (name == "margin") return AttackLoss::kMargin;
-  if (name == "dlr") return AttackLoss::kDlr;
-  return name == "kl" ? AttackLoss::kKl : AttackLoss::kCrossEntropy;
-}
 
 std::tuple<Tensor, Tensor> attack_grad(const Tensor& logits_, const Tensor& target_, const std::string& loss,
                                        const std::optional<Tensor>& reference_, const std::optional<Tensor>& soft_,
@@ -20,12 +12,7 @@ std::tuple<Tensor, Tensor> attack_grad(const Tensor& logits_, const Tensor& targ
   Tensor grad = new_matrix(logits), per_sample = per_row(logits);
   const auto attack = [&](auto type) {
     using T = decltype(type);
-    return Attack<T>{loss_of(loss),
-                     targeted,
-                     pointer_or_null<int64_t>(label),
-                     pointer_or_null<T>(reference),
-                     pointer_or_null<T>(soft),
-                     static_cast<compute_t<T>>(soft_weight)};
+    return attack_of<T>(loss, reference, soft, soft_weight, targeted, label);
   };
   on_device(
       logits,

@@ -68,6 +68,15 @@ class OnDevice {
   void* stream_ = nullptr;
 };
 
+// Calls cpu(type) with a value of the stored type of `t`, which is on the CPU.
+template <typename Cpu>
+void on_cpu(const Tensor& t, Cpu cpu) {
+  const ScalarType type = t.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float,
+                  "bat_fast: CPU kernels take float32 and float64");
+  type == ScalarType::Double ? cpu(double{}) : cpu(float{});
+}
+
 // Calls cpu(type) or cuda(type, stream) with a value of the stored type of `t`, on its device. The Python side has
 // checked that the dtype is one that the device's kernels take.
 template <typename Cpu, typename Cuda>
@@ -80,10 +89,7 @@ void on_device(const Tensor& t, Cpu cpu, [[maybe_unused]] Cuda cuda) {
     return;
   }
 #endif
-  const ScalarType type = t.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float,
-                  "bat_fast: CPU kernels take float32 and float64");
-  type == ScalarType::Double ? cpu(double{}) : cpu(float{});
+  on_cpu(t, cpu);
 }
 
 // 16 bits on a CPU are computed in float32, and rounded at the end. All others pass as they are.
@@ -95,12 +101,13 @@ inline Tensor rounded(const Tensor& t, const Tensor& like) {
 
 }  // namespace bat_fast
 
-// Registers a function for the CPU, and for CUDA where that is built.
+// Registers a function for the CPU; BAT_REGISTER also for CUDA where that is built.
+#define BAT_REGISTER_CPU(name, function) \
+  STABLE_TORCH_LIBRARY_IMPL(bat_fast, CPU, m) { m.impl(#name, TORCH_BOX(&function)); }
 #if defined(BAT_FAST_CUDA)
-#define BAT_REGISTER(name, function)                                                   \
-  STABLE_TORCH_LIBRARY_IMPL(bat_fast, CPU, m) { m.impl(#name, TORCH_BOX(&function)); } \
+#define BAT_REGISTER(name, function) \
+  BAT_REGISTER_CPU(name, function)   \
   STABLE_TORCH_LIBRARY_IMPL(bat_fast, CUDA, m) { m.impl(#name, TORCH_BOX(&function)); }
 #else
-#define BAT_REGISTER(name, function) \
-  STABLE_TORCH_LIBRARY_IMPL(bat_fast, CPU, m) { m.impl(#name, TORCH_BOX(&function)); }
+#define BAT_REGISTER(name, function) BAT_REGISTER_CPU(name, function)
 #endif

@@ -16,6 +16,7 @@ SEED = int(os.environ["BAT_FAST_TEST_SEED"])
 # Every crop, batch of soft labels and activation has such a test beside its other ones.
 ELSEWHERE = {
     "crop_flip", "ensemble_targets_", "smooth_relu", "smooth_relu_backward", "softplus", "softplus_backward",
+    "network_gradient", "network_attack_",
 }  # fmt: skip
 LAYOUTS = ("contiguous", "channels_last", "gaps", "transposed", "offset")
 # Errors relative to the largest value of a result: float32 sums of exponentials, and of 1e4 products.

@@ -2,5 +2,6 @@
 
 from bat_fast.attacks.engine.network import Network, Plain
 from bat_fast.attacks.engine.select import ENGINES, Engine
+from bat_fast.attacks.engine.small import SmallNetwork
 
-__all__ = ["ENGINES", "Engine", "Network", "Plain"]
+__all__ = ["ENGINES", "Engine", "Network", "Plain", "SmallNetwork"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bat_fast.attacks.engine.network import Network, Plain, unused_numbers
 from bat_fast.attacks.engine.program import Program
+from bat_fast.attacks.engine.small import SmallNetwork, small_network
 from bat_fast.attacks.engine.trace import UnsuitableError, hooked, trace
 
 _KEPT = 4  # programs: the shapes of full and last batches of training and evaluation
@@ -19,6 +20,7 @@ _KEPT = 4  # programs: the shapes of full and last batches of training and evalu
 _TOLERANCES = {"logits": 0.02, "gradients": 0.2}
 
 
+Frozen = Program | SmallNetwork
 _FREEZERS: weakref.WeakKeyDictionary[nn.Module, Freezer] = weakref.WeakKeyDictionary()
 
 
@@ -36,9 +38,9 @@ class Freezer:
     """
 
     def __init__(self) -> None:
-        self._programs: dict[Hashable, Program | UnsuitableError] = {}
+        self._programs: dict[Hashable, Frozen | UnsuitableError] = {}
 
-    def program(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Program:
+    def program(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Frozen:
         """The program for images like ``x`` with the current weights.
 
         Call it in `bat_fast.attacks.frozen`, without gradients. The model may change its weights at any time,
@@ -60,11 +62,12 @@ class Freezer:
         program.refresh()
         return program
 
-    def _build(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Program | UnsuitableError:
+    def _build(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Frozen | UnsuitableError:
         expected = _answer(Plain(model, None), x)  # an error here is one of the model, not of this engine
         try:
             graph = trace(model, x)
-            program = Program(graph, model, x, None)
+            whole = Program(graph, model, x, None)
+            program = (small_network(whole, x) if dtype is None else None) or whole
             program.refresh()
             _compare(_answer(program, x), expected)
             return program if dtype is None else Program(graph, model, x, dtype)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bat_fast.attacks.engine.convolution import Convolution, Weights
 from bat_fast.attacks.engine.gradients import Gradients
-from bat_fast.attacks.engine.matrix import linear_backward
+from bat_fast.attacks.engine.matrix import linear, linear_backward
 from bat_fast.attacks.engine.pointwise import RELU, Pointwise
 
 _aten = torch.ops.aten
@@ -112,10 +112,11 @@ class LinearLayer(Layer):
         self.weights.refresh()
 
     def forward(self, values: Values) -> None:
-        x = values[self.sources[0]].to(self.weights.dtype)
-        values[self.target] = self._activate(
-            torch.nn.functional.linear(x, self.weights.weight, self.weights.bias)
-        )
+        x, relu = values[self.sources[0]].to(self.weights.dtype), self.act is RELU
+        out = linear(x, self.weights.weight, self.weights.bias, relu)
+        if relu:
+            self.saved = out
+        values[self.target] = out if relu else self._activate(out)
 
     def backward(self, grads: Gradients) -> None:
         grad, _ = self._incoming(grads)
@@ -213,12 +214,14 @@ class MaxPoolLayer(Layer):
     """``max_pool2d``."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
-        self.pool: Any = pool
+        p: Any = pool
+        self.window: list[Any] = [_pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)] + [
+            p.ceil_mode
+        ]
 
     def forward(self, values: Values) -> None:
-        x, p = values[self.sources[0]], self.pool
-        self._window = [_pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)] + [p.ceil_mode]
-        out, index = _aten.max_pool2d_with_indices(x, *self._window)
+        x = values[self.sources[0]]
+        out, index = _aten.max_pool2d_with_indices(x, *self.window)
         self._kept = (x, index)
         values[self.target] = out
 
@@ -226,7 +229,7 @@ class MaxPoolLayer(Layer):
         grad, _ = self._incoming(grads)
         x, index = self._kept
         del self._kept
-        gx = _aten.max_pool2d_with_indices_backward(grad.to(x.dtype), x, *self._window, index)
+        gx = _aten.max_pool2d_with_indices_backward(grad.to(x.dtype), x, *self.window, index)
         grads.add(self.sources[0], gx, own=True)
 
     def keeps(self) -> tuple[int, ...]:

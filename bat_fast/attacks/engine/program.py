@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from bat_fast.attacks.engine.dense import lower
 from bat_fast.attacks.engine.fuse import Fusion
 from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.network import unused_numbers
@@ -47,14 +46,12 @@ class Program:
         if not isinstance(output.args[0], fx.Node) or not isinstance(values[output.args[0]], Tensor):
             raise UnsuitableError("it returns something else than a tensor")
         (images,) = [node for node in graph.nodes if node.op == "placeholder"]
-        self._first, self._last = fusion.slots[images], fusion.slots[output.args[0]]
+        self.first, self.last = fusion.slots[images], fusion.slots[output.args[0]]
         self._count = len(fusion.nodes)
         crossing = [slot for layer in self.layers for slot in layer.sources]
         kinds = {fusion.slots[node]: value for node, value in values.items()}
         if any(isinstance(kinds[slot], (tuple, list, dict)) for slot in crossing):
             raise UnsuitableError("a tuple passes between two of its layers")
-        chain = lower(self.layers, tuple(x.shape[1:])) if x.dim() == 4 else None
-        self.layers = self.layers if chain is None else chain
         self._free = self._last_uses()
 
     def refresh(self) -> None:
@@ -65,23 +62,23 @@ class Program:
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K]."""
         values: list[Any] = [None] * self._count
-        values[self._first] = x
+        values[self.first] = x
         with _without_autocast(x.device.type):
             for layer, done in zip(self.layers, self._free, strict=True):
                 layer.forward(values)
                 for slot in done:
                     values[slot] = None
-        logits: Tensor = values[self._last]
+        logits: Tensor = values[self.last]
         return logits
 
     def backward(self, grad: Tensor) -> Tensor:
         """Gradient at the pixels, [N, C, H, W]."""
         grads = Gradients(self._count)
-        grads.add(self._last, grad, own=False)
+        grads.add(self.last, grad, own=False)
         with _without_autocast(grad.device.type):
             for layer in reversed(self.layers):
                 layer.backward(grads)
-        result, _ = grads.take(self._first)
+        result, _ = grads.take(self.first)
         assert result is not None
         return result
 
@@ -94,7 +91,7 @@ class Program:
 
     def _last_uses(self) -> list[list[int]]:
         """Per layer, the values that nobody reads after it."""
-        seen = {self._last}
+        seen = {self.last}
         free: list[list[int]] = []
         for layer in reversed(self.layers):
             free.append([slot for slot in dict.fromkeys(layer.sources) if slot not in seen])

@@ -1,0 +1,245 @@
+"""Small networks in the cache of a CPU: logits, gradients at the pixels, whole attacks in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bat_fast._checks import attack_arguments, check_floating, check_like, check_number, check_range
+from bat_fast._native import operator
+
+KINDS = ("window", "affine", "max_pool", "mean", "sum")
+ACTIVATIONS = (None, "relu", "silu")
+LANES = 16  # images that the kernel takes at a time
+
+
+class Map(NamedTuple):
+    """A value of the network for one image, [height, width, channels] in memory."""
+
+    height: int
+    width: int
+    channels: int
+
+
+class Window(NamedTuple):
+    """Of a convolution or a pooling; a linear layer is a window of one pixel."""
+
+    height: int = 1
+    width: int = 1
+    stride_y: int = 1
+    stride_x: int = 1
+    pad_y: int = 0
+    pad_x: int = 0
+
+
+class Layer(NamedTuple):
+    """``target = activation(layer(source) + other)``. Maps and weights are named by where they begin.
+
+    ``window``: ``sum_k weight[o, k, i] source[k, i] + bias[o]``; ``affine``: ``weight[c] source + bias[c]``.
+    ``max_pool``, ``mean`` (over all pixels) and ``sum`` (the source itself) have no weights.
+    """
+
+    kind: str
+    source: int
+    other: int  # added before the activation; -1 is nothing
+    before: int  # where the argument of a SiLU is kept
+    target: int
+    activation: str | None
+    into: Map
+    out: Map
+    window: Window = Window()
+    weight: int = -1  # [out, window pixel, in]; for affine [channels], -1 is 1
+    bias: int = -1  # [out]; -1 is none
+    adds_source: bool = False  # the gradient of the source is added to that of a later layer
+    adds_other: bool = False
+
+
+def network_plan(layers: Iterable[Layer]) -> Tensor:
+    """The layers as the kernel reads them, int64 [layers, 22]; `layers_of` reads them back."""
+    rows = []
+    for a in layers:
+        kind, *places, activation, into, out, window = a[:9]
+        rows.append([KINDS.index(kind), *places, ACTIVATIONS.index(activation), *into, *out, *window, *a[9:]])
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def layers_of(plan: Tensor) -> list[Layer]:
+    """The layers of a plan."""
+    layers = []
+    for r in plan.tolist():
+        head = KINDS[r[0]], r[1], r[2], r[3], r[4], ACTIVATIONS[r[5]]
+        sizes = Map(*r[6:9]), Map(*r[9:12]), Window(*r[12:18])
+        layers.append(Layer(*head, *sizes, r[18], r[19], r[20] > 0, r[21] > 0))
+    return layers
+
+
+def _forward(x: Tensor, plan: Tensor, weights: Tensor) -> Tensor:
+    """Logits [N, K], differentiable in ``x``."""
+    maps = {0: x.permute(0, 2, 3, 1)}  # [N, H, W, C]
+    for a in layers_of(plan):
+        (kh, kw, *_), (h, w, channels) = a.window, a.into
+        value = maps[a.source].reshape(len(x), h, w, channels).permute(0, 3, 1, 2)
+        bias = None if a.bias < 0 else weights[a.bias : a.bias + a.out.channels]
+        stride, pad = a.window[2:4], a.window[4:6]
+        if a.kind == "window":
+            size = kh * kw * channels * a.out.channels
+            weight = weights[a.weight : a.weight + size].view(a.out.channels, kh, kw, channels)
+            value = F.conv2d(value, weight.permute(0, 3, 1, 2), bias, stride, pad)
+        elif a.kind == "affine":
+            if a.weight >= 0:
+                value = value * weights[a.weight : a.weight + channels].view(-1, 1, 1)
+            value = value if bias is None else value + bias.view(-1, 1, 1)
+        elif a.kind == "max_pool":
+            value = F.max_pool2d(
+                F.pad(value, (pad[1], pad[1], pad[0], pad[0]), value=-torch.inf), (kh, kw), stride
+            )
+        elif a.kind == "mean":
+            value = value.mean((2, 3), keepdim=True)
+        if a.other >= 0:
+            value = value + maps[a.other].reshape(len(x), *a.out).permute(0, 3, 1, 2)
+        value = value if a.activation is None else getattr(F, a.activation)(value)
+        maps[a.target] = value.permute(0, 2, 3, 1)
+    return maps[a.target].flatten(1)
+
+
+def _fake_gradient(
+    x: Tensor, grad: Tensor | None, plan: Tensor, weights: Tensor, classes: int
+) -> tuple[Tensor, Tensor]:
+    del grad, plan, weights
+    return x.new_empty(len(x), classes), torch.empty_like(x)
+
+
+@operator(
+    "network_gradient(Tensor x, Tensor? grad, Tensor plan, Tensor weights, int classes)"
+    " -> (Tensor logits, Tensor grad_x)",
+    fake=_fake_gradient,
+)
+def _gradient_reference(
+    x: Tensor, grad: Tensor | None, plan: Tensor, weights: Tensor, classes: int
+) -> tuple[Tensor, Tensor]:
+    del classes
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        logits = _forward(leaf, plan, weights)
+        if grad is None:
+            return logits.detach(), torch.empty_like(x)
+        return logits.detach(), torch.autograd.grad(logits, leaf, grad)[0]
+
+
+def network_gradient(
+    x: Tensor, grad: Tensor | None, *, plan: Tensor, weights: Tensor, classes: int
+) -> tuple[Tensor, Tensor | None]:
+    """Logits of a small network, and the gradient at its pixels.
+
+    Args:
+        x: [N, C, H, W] images, float32 or float64.
+        grad: [N, K] gradient at the logits; None asks for the logits alone.
+        plan: of `network_plan`; the first layer reads the images, the last one writes the logits.
+        weights: flat, what the plan refers to, in the dtype of ``x``.
+        classes: K.
+
+    Returns:
+        logits [N, K]; grad_x [N, C, H, W] in the layout of ``x``, or None.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit. RuntimeError: the plan does not.
+    """
+    _check("x", x, plan, weights)
+    if grad is not None and (grad.shape != (len(x), classes) or grad.dtype != x.dtype):
+        raise ValueError(
+            f"grad must be [N, K] = {[len(x), classes]} {x.dtype}, got {list(grad.shape)} {grad.dtype}"
+        )
+    logits, grad_x = torch.ops.bat_fast.network_gradient(x.detach(), grad, plan, weights, classes)
+    return logits, None if grad is None else grad_x
+
+
+@operator(
+    "network_attack_(Tensor(a!) adv, Tensor clean, Tensor target, Tensor plan, Tensor weights, int classes,"
+    " str loss, Tensor? reference, Tensor? soft, float soft_weight, bool targeted, Tensor? label,"
+    " str norm, int steps, float step_size, float eps, float lo, float hi) -> ()",
+    fake=lambda *_: None,
+)
+def _attack_reference(
+    adv: Tensor, clean: Tensor, target: Tensor, plan: Tensor, weights: Tensor, classes: int, *rest: Any
+) -> None:
+    *climbed, norm, steps, step_size, eps, lo, hi = rest
+    native = torch.ops.bat_fast
+    for _ in range(steps):
+        logits, _ = _gradient_reference(adv, None, plan, weights, classes)
+        grad, _ = native.attack_grad(logits, target, *climbed)
+        _, grad = _gradient_reference(adv, grad, plan, weights, classes)
+        getattr(native, f"{norm}_step_")(adv, grad, clean, step_size, eps, lo, hi)
+
+
+def network_attack_(
+    adv: Tensor,
+    clean: Tensor,
+    target: Tensor,
+    *,
+    plan: Tensor,
+    weights: Tensor,
+    classes: int,
+    loss: str = "ce",
+    reference: Tensor | None = None,
+    soft: Tensor | None = None,
+    soft_weight: float = 0.0,
+    targeted: bool = False,
+    label: Tensor | None = None,
+    norm: str = "linf",
+    steps: int,
+    step_size: float,
+    eps: float,
+    lo: float = 0.0,
+    hi: float = 1.0,
+) -> Tensor:
+    """All steps of PGD on a small network, in place (Madry et al. 2018).
+
+    What ``steps`` times `network_gradient`, `attack_grad` and the step of the norm give, to rounding. No
+    image's result depends on another image.
+
+    Args:
+        adv: [N, C, H, W] images to move, float32 or float64.
+        clean: centre of the ball; shape and dtype of ``adv``.
+        target, loss, reference, soft, soft_weight, targeted, label: as in `bat_fast.ops.attack_grad`.
+        plan, weights, classes: as in `network_gradient`.
+        norm: ``"linf"`` or ``"l2"``.
+        steps: number of steps, >= 0.
+        step_size, eps, lo, hi: as in `linf_step_` and `l2_step_`.
+
+    Returns:
+        ``adv`` itself.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as in `network_gradient` and `attack_grad`.
+    """
+    _check("adv", adv, plan, weights)
+    check_like("clean", clean, "adv", adv)
+    if clean.dtype != adv.dtype:
+        raise TypeError(f"clean must have the dtype of adv, {adv.dtype}, got {clean.dtype}")
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"norm must be 'linf' or 'l2', got {norm!r}")
+    for name, number in (("steps", steps), ("step_size", step_size), ("eps", eps)):
+        check_number(name, number, 0.0)
+    check_range(lo, hi)
+    logits = adv.new_empty(len(adv), classes)
+    climbed = attack_arguments(logits, target, loss, reference, soft, soft_weight, targeted, label)
+    torch.ops.bat_fast.network_attack_(
+        adv, clean, target, plan, weights, classes, *climbed, norm, steps, step_size, eps, lo, hi
+    )
+    return adv
+
+
+def _check(name: str, x: Tensor, plan: Tensor, weights: Tensor) -> None:
+    check_floating(name, x)
+    if x.dim() != 4:
+        raise ValueError(f"{name} must be [N, C, H, W], got {list(x.shape)}")
+    if plan.dtype != torch.int64 or plan.dim() != 2 or not plan.is_cpu:
+        raise ValueError("plan must be what network_plan returns")
+    if weights.dtype != x.dtype or weights.device != x.device or weights.dim() != 1:
+        raise ValueError(
+            f"weights must be flat {x.dtype} on {x.device}, got {list(weights.shape)} {weights.dtype}"
+        )
