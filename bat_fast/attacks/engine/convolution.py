@@ -35,7 +35,7 @@ class Weights:
         """Write the current values."""
         layer, scale, shift = self.layer, None, None
         if self.norm is not None:
-            scale, shift = affine_of(self.norm)
+            scale, shift = (t.to(layer.weight.dtype) for t in affine_of(self.norm))
             broadcast = scale.view(-1, *[1] * (layer.weight.dim() - 1))
             torch.mul(layer.weight, broadcast, out=self._folded)
             if self._folded is not self.weight:
@@ -51,8 +51,9 @@ class Weights:
 
 
 def affine_of(norm: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift per channel of a batch norm in eval mode."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    """Scale and shift per channel of a batch norm in eval mode, in float32 at least."""
+    wide = torch.promote_types(norm.running_var.dtype, torch.float32)
+    scale = torch.rsqrt(norm.running_var.to(wide) + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -norm.running_mean * scale

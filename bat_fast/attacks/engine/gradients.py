@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -28,3 +29,11 @@ class Gradients:
         """The gradient of a value, which is forgotten, and whether it may be overwritten."""
         grad, self._sums[slot] = self._sums[slot], None
         return grad, self._own[slot]
+
+    def take_if(self, slot: int, dtype: torch.dtype) -> Tensor | None:
+        """What has reached a value so far, for one who adds to it and gives the sum back."""
+        known = self._sums[slot]
+        if known is None or known.dtype != dtype:
+            return None
+        self._sums[slot] = None
+        return known
