@@ -7,7 +7,16 @@ from torch import inf, nan
 from bat_fast import ops
 from bat_fast.ops.affine import _affine_grad_reference, _affine_reference
 
-SHAPES = [(3, 5), (2, 3, 7), (2, 5, 6, 7), (4, 64, 32, 33), (2, 16, 1, 1), (3, 1, 4, 4), (0, 3, 4, 4), (2, 0, 3, 3)]
+SHAPES = [
+    (3, 5),
+    (2, 3, 7),
+    (2, 5, 6, 7),
+    (4, 64, 32, 33),
+    (2, 16, 1, 1),
+    (3, 1, 4, 4),
+    (0, 3, 4, 4),
+    (2, 0, 3, 3),
+]
 SHAPES += [(2, 3, 4, 5, 6), (1, 2, 300, 301)]
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
@@ -173,11 +182,23 @@ X, C = torch.randn(2, 3, 4), torch.rand(3)
     [
         (lambda: ops.affine(X.long(), C, C), TypeError, "x must be one of float32, float64, float16"),
         (lambda: ops.affine(C, C, C), ValueError, r"x must be \[N, C, ...\], got \[3\]"),
-        (lambda: ops.affine(X, C[:2], C), ValueError, r"scale must be \[C\] = \[3\] for x \[2, 3, 4\], got \[2\]"),
+        (
+            lambda: ops.affine(X, C[:2], C),
+            ValueError,
+            r"scale must be \[C\] = \[3\] for x \[2, 3, 4\], got \[2\]",
+        ),
         (lambda: ops.affine(X, C, C.long()), TypeError, "shift must be floating point"),
         (lambda: ops.affine(X, C, C.to("meta")), ValueError, "shift is on meta, x on cpu"),
-        (lambda: ops.affine_grad_(X.clone(), y=X[:1]), ValueError, r"y must have the shape of grad, \[2, 3, 4\]"),
-        (lambda: ops.affine_grad_(X.clone(), other=X.double()), TypeError, "other must be torch.float32 as grad is"),
+        (
+            lambda: ops.affine_grad_(X.clone(), y=X[:1]),
+            ValueError,
+            r"y must have the shape of grad, \[2, 3, 4\]",
+        ),
+        (
+            lambda: ops.affine_grad_(X.clone(), other=X.double()),
+            TypeError,
+            "other must be torch.float32 as grad is",
+        ),
         (lambda: ops.affine_grad_(X.clone(), scale=X), ValueError, r"scale must be \[C\] = \[3\] for grad"),
         (lambda: ops.affine_grad_(C.clone(), scale=C), ValueError, r"grad must be \[N, C, ...\]"),
     ],

@@ -25,6 +25,17 @@ class Gradients:
         else:
             self._sums[slot], self._own[slot] = known + grad, True
 
+    def add_sampled(self, slot: int, grad: Tensor, step: int, shape: tuple[int, ...]) -> None:
+        """Add ``grad`` at every ``step``-th pixel each way of a value of ``shape`` [N, C, H, W]."""
+        known = self._sums[slot]
+        if known is None or not self._own[slot]:
+            full = torch.zeros(shape, dtype=grad.dtype, device=grad.device).to(
+                memory_format=torch.channels_last
+            )
+            known = full if known is None else known + full
+            self._sums[slot], self._own[slot] = known, True
+        known[:, :, ::step, ::step].add_(grad)
+
     def take(self, slot: int) -> tuple[Tensor | None, bool]:
         """The gradient of a value, which is forgotten, and whether it may be overwritten."""
         grad, self._sums[slot] = self._sums[slot], None
