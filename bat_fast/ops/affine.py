@@ -63,8 +63,8 @@ differentiable("affine", _backward, _setup)
 def affine(x: Tensor, scale: Tensor, shift: Tensor, *, relu: bool = False) -> Tensor:
     """``y = x scale + shift`` per channel, then ``max(y, 0)`` with ``relu``.
 
-    What batch norm in eval mode and the activation behind it compute, with ``scale = gamma / sqrt(var + eps)``
-    and ``shift = beta - mean scale``, in one pass over memory.
+    What batch norm in eval mode and the activation behind it compute, in one pass over memory: there
+    ``scale = gamma / sqrt(var + eps)`` and ``shift = beta - mean scale``.
 
     Args:
         x: [N, C, ...] float32, float64, float16 or bfloat16, in any order of dimensions; 16 bits are computed

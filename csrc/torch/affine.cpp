@@ -22,16 +22,24 @@ void over_channels(const Tensor& t, const F& f) {
 // Calls f(value) with the stored type of `t`, of those that the device has kernels for.
 template <typename F>
 void with_type(const Tensor& t, F f) {
-  if (t.scalar_type() == ScalarType::Double) return f(double{});
-  if (t.scalar_type() == ScalarType::Float) return f(float{});
-  if (t.scalar_type() == ScalarType::BFloat16) return f(bfloat_bits{});
+  const ScalarType type = t.scalar_type();
 #if defined(BAT_FAST_CUDA)
-  if (t.is_cuda()) return f(half_bits{});
+  if (t.is_cuda() && type == ScalarType::Half) return f(half_bits{});
 #endif
+  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float || type == ScalarType::BFloat16,
+                  "bat_fast: affine takes floating point alone");
+  if (type == ScalarType::BFloat16) return f(bfloat_bits{});
+  type == ScalarType::Double ? f(double{}) : f(float{});
 }
 // float16 on a CPU passes through float32: GCC makes a call for each element of a loop over _Float16.
 bool is_half_on_cpu(const Tensor& t) { return t.is_cpu() && t.scalar_type() == ScalarType::Half; }
 
+template <typename C>
+const C* constants(const Tensor& t) {
+  STD_TORCH_CHECK(t.scalar_type() == (sizeof(C) == 8 ? ScalarType::Double : ScalarType::Float),
+                  "bat_fast: affine takes constants in the type that it computes in");
+  return pointer<C>(t);
+}
 template <typename T>
 const T* pointer_or_null(const std::optional<Tensor>& t) {
   return t ? pointer<T>(*t) : nullptr;
@@ -54,13 +62,13 @@ Tensor affine(const Tensor& x_, const Tensor& scale, const Tensor& shift, bool r
 #if defined(BAT_FAST_CUDA)
     if (x.is_cuda()) {
       const OnDevice device(x);
-      affine_cuda(pointer<T>(x), pointer<C>(scale), pointer<C>(shift), pointer<T>(out), x.numel(), channels_of(x), relu,
-                  device.stream());
+      affine_cuda(pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), x.numel(), channels_of(x),
+                  relu, device.stream());
       return;
     }
 #endif
     with_constant(relu, [&](auto flag) {
-      over_channels(x, Affine{pointer<T>(x), pointer<C>(scale), pointer<C>(shift), pointer<T>(out), flag});
+      over_channels(x, Affine{pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), flag});
     });
   });
   return out;
@@ -84,7 +92,7 @@ void affine_grad_(Tensor grad_, const std::optional<Tensor>& y_, const std::opti
     using C = compute_t<T>;
     T* g = pointer<T>(grad);
     const T *at = pointer_or_null<T>(y), *rest = pointer_or_null<T>(other);
-    const C* factor = pointer_or_null<C>(scale);
+    const C* factor = scale ? constants<C>(*scale) : nullptr;
 #if defined(BAT_FAST_CUDA)
     if (grad.is_cuda()) {
       const OnDevice device(grad);

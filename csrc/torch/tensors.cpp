@@ -92,7 +92,9 @@ Tensor new_like(const Tensor& like) {
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(like.dim(), sizes, strides, dtype, device_type, device_index, &handle));
-  return Tensor(handle);
+  Tensor made(handle);
+  if (made.is_cpu()) ask_for_huge_pages(made);
+  return made;
 }
 
 }  // namespace bat_fast

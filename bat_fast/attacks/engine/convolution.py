@@ -126,7 +126,7 @@ class Convolution:
         )
 
     def backward(self, grad: Tensor) -> Tensor:
-        """The gradient of every ``step``-th pixel of ``x`` each way, a new tensor; that of the others is 0."""
+        """The gradient of every ``step``-th pixel of ``x`` each way, a new tensor; the others have none."""
         if self._back is not None:
             return self._back(grad)
         # Only the shape of the input is read.

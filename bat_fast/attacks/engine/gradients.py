@@ -34,7 +34,8 @@ class Gradients:
             )
             known = full if known is None else known + full
             self._sums[slot], self._own[slot] = known, True
-        known[:, :, ::step, ::step].add_(grad)
+        n, c, h, w = known.stride()  # one call: two slices cost 0.1 ms between convolutions
+        known.as_strided(grad.shape, (n, c, h * step, w * step), known.storage_offset()).add_(grad)
 
     def take(self, slot: int) -> tuple[Tensor | None, bool]:
         """The gradient of a value, which is forgotten, and whether it may be overwritten."""

@@ -37,7 +37,8 @@ class AffineLayer(Layer):
             constant.copy_(t)
 
     def forward(self, values: Values) -> None:
-        y = unchecked_affine(values[self.sources[0]], *self._constants, self._relu)
+        x = values[self.sources[0]]
+        y = unchecked_affine(x, *self._constants_for(x), self._relu)
         self._y = y if self._relu else None
         values[self.target] = self._activate(y)
 
@@ -47,11 +48,17 @@ class AffineLayer(Layer):
         like = grad if y is None else y
         grad = grad.to(like.dtype) if own else torch.empty_like(like).copy_(grad)
         other = grads.take_if(self.sources[0], grad.dtype)
-        unchecked_affine_grad_(grad, y, self._constants[0], other)
+        unchecked_affine_grad_(grad, y, self._constants_for(grad)[0], other)
         grads.add(self.sources[0], grad, own=True)
 
     def overwrites(self) -> bool:
         return self.act is None and not self._relu
+
+    def _constants_for(self, x: Tensor) -> list[Tensor]:
+        """In the precision that ``x`` is computed in, which differs where the attack has its own."""
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        same = self._constants[0].dtype == wide
+        return self._constants if same else [t.to(wide) for t in self._constants]
 
 
 class BatchNormLayer(Layer):
