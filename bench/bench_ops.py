@@ -41,7 +41,8 @@ def cases(device: str = "cpu") -> Iterator[Case]:
     kernels = {"kl_loss": "pair_loss", "mart_loss": "pair_loss", "holistic_weights": "holistic_loss"}
     for operator, size, reach, compiles, make in _everything(Scene(device), device == "cuda"):
         if hasattr(ops, operator):
-            yield Case(operator, kernels.get(operator, operator), size, make, reach, compiles)
+            tolerance = 5e-3 if size.endswith("bfloat16") else 1e-5
+            yield Case(operator, kernels.get(operator, operator), size, make, reach, compiles, tolerance)
 
 
 def _everything(scene: Scene, gpu: bool) -> Iterator[tuple[Any, ...]]:
@@ -95,6 +96,10 @@ def _everything(scene: Scene, gpu: bool) -> Iterator[tuple[Any, ...]]:
             True,
             partial(scene.activation, name, *shape),
         )
+    for dtype in (torch.float32, torch.bfloat16):
+        shape = (512, 64, 32, 32) if gpu else (32, 64, 32, 32)
+        size = f"{'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
+        yield "affine", size, wide if gpu else {}, True, partial(scene.affine, dtype, *shape)
     n = 512 if gpu else 128
     yield "crop_flip", f"{n}x64x64", wide if gpu else {"best": 3.0}, False, partial(scene.crop, 4096, n, 64)
 

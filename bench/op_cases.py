@@ -210,6 +210,25 @@ class Scene:
             bytes_moved=5 * x.nbytes,  # forward a read and a write, backward two reads and a write
         )  # fmt: skip
 
+    def affine(self, dtype: torch.dtype, *shape: int) -> Work:
+        x, other = (self.randn(*shape).to(dtype, memory_format=torch.channels_last) for _ in range(2))
+        start = self.randn(*shape).to(dtype, memory_format=torch.channels_last)
+        scale, shift, grad = self.rand(shape[1]) - 0.5, self.randn(shape[1]), start.clone()
+        constants = torch.zeros_like(scale), torch.ones_like(scale)
+
+        def native() -> tuple[Tensor, Tensor]:
+            y = ops.affine(x, scale, shift, relu=True)
+            return y, ops.affine_grad_(grad, y=y, scale=scale, other=other)
+
+        tensors = x, scale, shift, start, other
+        return Work(
+            native, lambda: plain.affine(*tensors),
+            partial(plain.affine_best, x, scale, shift, grad, other, constants),
+            lambda: plain.affine(*(t.double() for t in tensors)),
+            restore=lambda: grad.copy_(start),
+            bytes_moved=6 * x.nbytes,  # forward a read and a write, backward three reads and a write
+        )  # fmt: skip
+
     def crop(self, samples: int, n: int, size: int) -> Work:
         pad = 4
         images = torch.randint(0, 256, (samples, size, size, 3), dtype=torch.uint8, device=self.device)

@@ -182,6 +182,21 @@ def smooth_relu_best(x: Tensor, beta_raw: Tensor, grad: Tensor) -> tuple[Tensor,
     return positive.sub_(log), slope.mul_(grad), grad_beta
 
 
+def affine(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, other: Tensor) -> tuple[Tensor, ...]:
+    x = x.detach().requires_grad_()
+    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    out = F.batch_norm(x, zero, one, scale, shift, eps=0.0).relu()
+    return out.detach(), torch.autograd.grad(out, x, grad)[0] + other
+
+
+def affine_best(
+    x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, other: Tensor, constants: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    out = F.batch_norm(x, *constants, scale, shift, eps=0.0).relu_()
+    torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+    return out, grad.mul_(scale.to(x.dtype).view(-1, 1, 1)).add_(other)
+
+
 def softplus(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     out = torch.log(1 + torch.exp(10 * x)) / 10

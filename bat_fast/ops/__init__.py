@@ -5,6 +5,7 @@
 
 from bat_fast._native import is_native
 from bat_fast.ops.activation import smooth_relu, softplus
+from bat_fast.ops.affine import affine, affine_grad_
 from bat_fast.ops.attack_grad import attack_grad
 from bat_fast.ops.augment import crop_flip
 from bat_fast.ops.discrimination import discrimination_loss
@@ -16,6 +17,8 @@ from bat_fast.ops.row_loss import bat_loss, soft_target_loss
 from bat_fast.ops.soft_labels import ensemble_targets_
 
 __all__ = [
+    "affine",
+    "affine_grad_",
     "attack_grad",
     "bat_loss",
     "crop_flip",

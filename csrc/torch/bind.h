@@ -44,6 +44,8 @@ inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : torch::st
 
 // A new tensor on the device of `like`. Straight from the C shim: the boxed call of stable::new_empty takes 4 us.
 Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type);
+// The same for a tensor with shape, strides and dtype of `like`, or packed where that has gaps.
+Tensor new_like(const Tensor& like);
 inline Tensor new_matrix(const Tensor& like) {
   return new_tensor(like, {like.size(0), like.size(1)}, like.scalar_type());
 }

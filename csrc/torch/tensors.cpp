@@ -80,4 +80,21 @@ Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, Scal
   return made;
 }
 
+Tensor new_like(const Tensor& like) {
+  if (!is_dense(like)) return torch::stable::empty_like(like);
+  int64_t *sizes, *strides;
+  int32_t device_type, device_index, dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(like.get(), &sizes));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(like.get(), &strides));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(like.dim(), sizes, strides, dtype, device_type, device_index, &handle));
+  Tensor made(handle);
+  if (made.is_cpu()) ask_for_huge_pages(made);
+  return made;
+}
+
 }  // namespace bat_fast

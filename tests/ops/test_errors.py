@@ -34,6 +34,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "holistic_weights": {"losses": Z[:, 0], "alpha": 0.1, "r": 0.1, "form": "hd"},
     "holistic_loss": {"losses": Z[:, 0], "alpha": 0.1, "r": 0.1, "form": "hd"},
     "ensemble_targets_": {"memory": torch.rand(9, 6), "index": Y, "logits": Z, "momentum": 0.9},
+    "affine": {"x": X, "scale": torch.rand(2), "shift": torch.rand(2)},
+    "affine_grad_": {"grad": X.clone(), "y": X, "scale": torch.rand(2), "other": X},
     "smooth_relu": {"x": X, "beta_raw": torch.tensor(2.0)},
     "softplus": {"x": X, "sharpness": 10.0},
     "crop_flip": {
@@ -51,6 +53,7 @@ ANY_FLOAT = {
     ("soft_target_loss", "soft"),
 }
 ANY_FLOAT |= {("attack_grad", "reference"), ("attack_grad", "soft")}
+ANY_FLOAT |= {("affine", "x"), ("affine", "scale"), ("affine", "shift"), ("affine_grad_", "scale")}
 ANY_TYPE = {("discrimination_loss", "weights")}
 ALONE = {"softplus", "holistic_weights", "holistic_loss"}  # with no other tensor, any device is right
 LABELS = {"target", "index"}

@@ -151,10 +151,24 @@ def holistic_loss(d: Draw) -> Call:
     return Call([losses, d.one_of(0.0, 0.1, 0.7), d.one_of(0.0, 0.1, 1.0), d.one_of("hd", "hr")])
 
 
+def affine(d: Draw) -> Call:
+    shape = d.integer(1, 5), d.one_of(1, 3, 16, 40), *d.one_of((), (7,), (3, 5), (16, 9))
+    scale, shift = (d.normal(shape[1], scale=1.0).contiguous() for _ in range(2))
+    return Call([d.normal(*shape), scale, shift, d.one_of(False, True)], unit=1.0)
+
+
+def affine_grad_(d: Draw) -> Call:
+    shape = d.integer(1, 5), d.one_of(1, 3, 16, 40), *d.one_of((), (7,), (3, 5), (16, 9))
+    scale = d.one_of(None, d.normal(shape[1], scale=1.0).contiguous())
+    y, other = d.one_of(None, d.normal(*shape)), d.one_of(None, d.normal(*shape))
+    return Call([d.normal(*shape), y, scale, other], changed=0, unit=d.scale)
+
+
 CASES: dict[str, Callable[[Draw], Call]] = {
     "linf_step_": step, "l2_step_": step, "random_start": random_start, "attack_grad": attack_grad,
     "bat_loss": bat_loss, "bat_loss_backward": bat_loss_backward, "soft_target_loss": soft_target_loss,
     "pair_loss": pair_loss, "discrimination_loss": discrimination_loss, "holistic_loss": holistic_loss,
+    "affine": affine, "affine_grad_": affine_grad_,
 }  # fmt: skip
 
 

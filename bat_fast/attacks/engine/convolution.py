@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bat_fast.attacks.engine.adjoint import adjoint
+
 _aten = torch.ops.aten
 
 
@@ -35,7 +37,7 @@ class Weights:
         """Write the current values."""
         layer, scale, shift = self.layer, None, None
         if self.norm is not None:
-            scale, shift = affine_of(self.norm)
+            scale, shift = (t.to(layer.weight.dtype) for t in affine_of(self.norm))
             broadcast = scale.view(-1, *[1] * (layer.weight.dim() - 1))
             torch.mul(layer.weight, broadcast, out=self._folded)
             if self._folded is not self.weight:
@@ -51,8 +53,9 @@ class Weights:
 
 
 def affine_of(norm: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift per channel of a batch norm in eval mode."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    """Scale and shift per channel of a batch norm in eval mode, in float32 at least."""
+    wide = torch.promote_types(norm.running_var.dtype, torch.float32)
+    scale = torch.rsqrt(norm.running_var.to(wide) + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -norm.running_mean * scale
@@ -76,7 +79,7 @@ class Convolution:
             sizes = zip(conv.kernel_size, conv.dilation, strict=True)
             pad = tuple((k - 1) * d // 2 if pad == "same" else 0 for k, d in sizes)
         self.stride, self.dilation, self.padding = list(conv.stride), list(conv.dilation), list(pad)
-        self.groups = conv.groups
+        self.kernel, self.groups = list(conv.kernel_size), conv.groups
         sides = zip(shape[2:], self.padding, self.dilation, conv.kernel_size, self.stride, strict=True)
         spans = [(size + 2 * p - d * (k - 1) - 1, s) for size, p, d, k, s in sides]
         self.out_shape = (shape[0], conv.out_channels, *(span // s + 1 for span, s in spans))
@@ -88,6 +91,8 @@ class Convolution:
             and torch.backends.mkldnn.is_available()
             and (weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         )
+        self._back = adjoint(self) if self.packed else None
+        self.step = 1 if self._back is None else self._back.step
 
     def refresh(self) -> None:
         """Take over the weights as they are now."""
@@ -96,9 +101,8 @@ class Convolution:
         w, mkldnn = self.weights.weight, torch.ops.mkldnn
         window = (self.stride, self.dilation, self.groups)
         self.ahead = mkldnn._reorder_convolution_weight(w, self.padding, *window, list(self.shape))
-        self.back = mkldnn._reorder_convolution_transpose_weight(
-            w, self.padding, self.rest, *window, list(self.out_shape)
-        )
+        if self._back is not None:
+            self._back.refresh(w)
 
     def forward(self, x: Tensor, other: Tensor | None, relu: bool, write_other: bool) -> Tensor:
         """The convolution of ``x`` plus ``other``, through ReLU if ``relu``; it may overwrite ``other``."""
@@ -122,12 +126,9 @@ class Convolution:
         )
 
     def backward(self, grad: Tensor) -> Tensor:
-        """The gradient of ``x``, a new tensor."""
-        window = (self.stride, self.dilation, self.groups)
-        if self.packed:
-            return torch.ops.mkldnn._convolution_transpose_pointwise(
-                grad, self.back, None, self.padding, self.rest, *window, "none", [], ""
-            )
+        """The gradient of every ``step``-th pixel of ``x`` each way, a new tensor; the others have none."""
+        if self._back is not None:
+            return self._back(grad)
         # Only the shape of the input is read.
         x = grad.new_empty(1).expand(self.shape)
         return _aten.convolution_backward(

@@ -62,6 +62,7 @@ class Fusion:
             elif node.op.startswith("call_") and node not in self.taken:
                 stretch.append(node)
         self._flush(stretch, result)
+        _sampled_first(result)
         _allow_overwriting(result)
         return result
 
@@ -214,6 +215,16 @@ def _symmetric(conv: nn.Conv2d) -> bool:
     """Whether both sides are padded alike; ``same`` of an even window pads one side more."""
     spans = [(k - 1) * d for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
     return conv.padding != "same" or all(span % 2 == 0 for span in spans)
+
+
+def _sampled_first(layers: list[Layer]) -> None:
+    """Convolutions that read every other pixel before those that read all: their gradients come last, and are
+    added to what is there.
+    """
+    for number, layer in enumerate(layers):
+        if isinstance(layer, ConvLayer) and layer.conv.step > 1 and layer.other is None:
+            first = next(i for i, reader in enumerate(layers) if layer.sources[0] in reader.sources)
+            layers.insert(first, layers.pop(number))
 
 
 def _allow_overwriting(layers: list[Layer]) -> None:

@@ -94,7 +94,11 @@ class ConvLayer(Layer):
     def backward(self, grads: Gradients) -> None:
         grad, own = self._incoming(grads)
         grad = grad.to(dtype=self.conv.weights.dtype, memory_format=torch.channels_last)
-        grads.add(self.sources[0], self.conv.backward(grad), own=True)
+        passed = self.conv.backward(grad)
+        if self.conv.step == 1:
+            grads.add(self.sources[0], passed, own=True)
+        else:
+            grads.add_sampled(self.sources[0], passed, self.conv.step, self.conv.shape)
         if self.other is not None:
             grads.add(self.other, grad, own=own)
 

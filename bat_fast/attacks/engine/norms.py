@@ -10,40 +10,55 @@ from torch import Tensor, nn
 from bat_fast.attacks.engine.convolution import affine_of
 from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.layers import Layer, Values
-from bat_fast.attacks.engine.pointwise import Pointwise
+from bat_fast.attacks.engine.pointwise import RELU, Pointwise
+from bat_fast.ops.affine import unchecked_affine, unchecked_affine_grad_
 
 _aten = torch.ops.aten
 
 
 class AffineLayer(Layer):
-    """``act(batch norm)`` in eval mode with no convolution before it to fold it into."""
+    """``act(batch norm)`` in eval mode with no convolution before it to fold it into.
+
+    One pass over memory each way: ReLU, its slope, and the sum with the gradient of a residual branch are
+    part of it.
+    """
 
     def __init__(self, norm: nn.Module, act: Pointwise | None) -> None:
         self.norm: Any = norm
-        self.act = act
-        self._scale: Tensor | None = None
+        self._relu = act is RELU
+        self.act = None if self._relu else act
+        self._constants: list[Tensor] = []  # at the same addresses for good: a CUDA graph reads them
 
     def refresh(self) -> None:
-        scale, _ = affine_of(self.norm)
-        if self._scale is None:
-            self._scale = torch.empty_like(scale)
-        self._scale.copy_(scale)  # at the same address for good: a CUDA graph reads it
+        current = affine_of(self.norm)
+        if not self._constants:
+            self._constants = [torch.empty_like(t) for t in current]
+        for constant, t in zip(self._constants, current, strict=True):
+            constant.copy_(t)
 
     def forward(self, values: Values) -> None:
-        n = self.norm
-        z = torch.batch_norm(
-            values[self.sources[0]], n.weight, n.bias, n.running_mean, n.running_var, False, 0.0, n.eps, False
-        )
-        values[self.target] = self._activate(z)
+        x = values[self.sources[0]]
+        y = unchecked_affine(x, *self._constants_for(x), self._relu)
+        self._y = y if self._relu else None
+        values[self.target] = self._activate(y)
 
     def backward(self, grads: Gradients) -> None:
         grad, own = self._incoming(grads)
-        assert self._scale is not None
-        scale = self._scale.view(-1, 1, 1).to(grad.dtype)
-        grads.add(self.sources[0], grad.mul_(scale) if own else grad * scale, own=True)
+        y, self._y = self._y, None
+        like = grad if y is None else y
+        grad = grad.to(like.dtype) if own else torch.empty_like(like).copy_(grad)
+        other = grads.take_if(self.sources[0], grad.dtype)
+        unchecked_affine_grad_(grad, y, self._constants_for(grad)[0], other)
+        grads.add(self.sources[0], grad, own=True)
 
     def overwrites(self) -> bool:
-        return self.act is None
+        return self.act is None and not self._relu
+
+    def _constants_for(self, x: Tensor) -> list[Tensor]:
+        """In the precision that ``x`` is computed in, which differs where the attack has its own."""
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        same = self._constants[0].dtype == wide
+        return self._constants if same else [t.to(wide) for t in self._constants]
 
 
 class BatchNormLayer(Layer):

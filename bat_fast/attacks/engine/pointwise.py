@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from bat_fast.attacks.engine.trace import Names
+from bat_fast.ops.affine import unchecked_affine_grad_
 
 _aten = torch.ops.aten
 
@@ -29,7 +30,8 @@ class Pointwise:
     def into(self, grad: Tensor, saved: Tensor, own: bool) -> Tensor:
         """The gradient of z, written over ``grad`` where that is allowed."""
         if own and self.name == "relu" and grad.dtype == saved.dtype:
-            return _aten.threshold_backward.grad_input(grad, saved, 0, grad_input=grad)
+            unchecked_affine_grad_(grad, saved, None, None)
+            return grad
         return self.backward(grad.to(saved.dtype), saved)
 
 

@@ -1,0 +1,115 @@
+// Torch face of affine.h. Arguments have been checked in bat_fast/ops/affine.py.
+#include "kernels/affine.h"
+
+#include "bind.h"
+
+namespace bat_fast {
+namespace {
+
+// In a dense tensor, whatever the order of its dimensions, the channel is (i / stride) % channels.
+Channels channels_of(const Tensor& t) {
+  const bool one = t.dim() < 2 || t.size(1) == 1;
+  return one ? Channels{1, t.numel()} : Channels{t.size(1), t.stride(1)};
+}
+
+template <typename F>
+void over_channels(const Tensor& t, const F& f) {
+  torch::stable::parallel_for(0, t.numel(), kGrain, [&, channels = channels_of(t)](int64_t begin, int64_t end) {
+    over_channels_cpu(begin, end, channels, f);
+  });
+}
+
+// Calls f(value) with the stored type of `t`, of those that the device has kernels for.
+template <typename F>
+void with_type(const Tensor& t, F f) {
+  const ScalarType type = t.scalar_type();
+#if defined(BAT_FAST_CUDA)
+  if (t.is_cuda() && type == ScalarType::Half) return f(half_bits{});
+#endif
+  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float || type == ScalarType::BFloat16,
+                  "bat_fast: affine takes floating point alone");
+  if (type == ScalarType::BFloat16) return f(bfloat_bits{});
+  type == ScalarType::Double ? f(double{}) : f(float{});
+}
+// float16 on a CPU passes through float32: GCC makes a call for each element of a loop over _Float16.
+bool is_half_on_cpu(const Tensor& t) { return t.is_cpu() && t.scalar_type() == ScalarType::Half; }
+
+template <typename C>
+const C* constants(const Tensor& t) {
+  STD_TORCH_CHECK(t.scalar_type() == (sizeof(C) == 8 ? ScalarType::Double : ScalarType::Float),
+                  "bat_fast: affine takes constants in the type that it computes in");
+  return pointer<C>(t);
+}
+template <typename T>
+const T* pointer_or_null(const std::optional<Tensor>& t) {
+  return t ? pointer<T>(*t) : nullptr;
+}
+std::optional<Tensor> widened(const std::optional<Tensor>& t) {
+  return t ? std::optional(bat_fast::widened(*t)) : std::nullopt;
+}
+std::optional<Tensor> laid_out(const std::optional<Tensor>& t, const Tensor& like) {
+  return t ? std::optional(with_layout_of(*t, like)) : std::nullopt;
+}
+
+Tensor affine(const Tensor& x_, const Tensor& scale, const Tensor& shift, bool relu) {
+  if (is_half_on_cpu(x_)) return rounded(affine(bat_fast::widened(x_), scale, shift, relu), x_);
+  Tensor out = new_like(x_);
+  const Tensor x = with_layout_of(x_, out);
+  if (x.numel() == 0) return out;
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    using C = compute_t<T>;
+#if defined(BAT_FAST_CUDA)
+    if (x.is_cuda()) {
+      const OnDevice device(x);
+      affine_cuda(pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), x.numel(), channels_of(x),
+                  relu, device.stream());
+      return;
+    }
+#endif
+    with_constant(relu, [&](auto flag) {
+      over_channels(x, Affine{pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), flag});
+    });
+  });
+  return out;
+}
+BAT_REGISTER(affine, affine)
+
+void affine_grad_(Tensor grad_, const std::optional<Tensor>& y_, const std::optional<Tensor>& scale,
+                  const std::optional<Tensor>& other_) {
+  if (grad_.numel() == 0) return;
+  if (is_half_on_cpu(grad_)) {
+    const Tensor grad = bat_fast::widened(grad_);
+    affine_grad_(grad, widened(y_), scale, widened(other_));
+    torch::stable::copy_(grad_, grad);
+    return;
+  }
+  const bool dense = is_dense(grad_);
+  Tensor grad = dense ? grad_ : packed(grad_);
+  const auto y = laid_out(y_, grad), other = laid_out(other_, grad);
+  with_type(grad, [&](auto type) {
+    using T = decltype(type);
+    using C = compute_t<T>;
+    T* g = pointer<T>(grad);
+    const T *at = pointer_or_null<T>(y), *rest = pointer_or_null<T>(other);
+    const C* factor = scale ? constants<C>(*scale) : nullptr;
+#if defined(BAT_FAST_CUDA)
+    if (grad.is_cuda()) {
+      const OnDevice device(grad);
+      affine_grad_cuda(g, at, factor, rest, grad.numel(), channels_of(grad), device.stream());
+      return;
+    }
+#endif
+    with_constant(y.has_value(), [&](auto relu) {
+      with_constant(scale.has_value(), [&](auto scaled) {
+        with_constant(other.has_value(),
+                      [&](auto more) { over_channels(grad, AffineGrad{g, at, factor, rest, relu, scaled, more}); });
+      });
+    });
+  });
+  if (!dense) torch::stable::copy_(grad_, grad);
+}
+BAT_REGISTER(affine_grad_, affine_grad_)
+
+}  // namespace
+}  // namespace bat_fast
