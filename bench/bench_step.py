@@ -7,7 +7,7 @@ All sides train the same network on the same images with PGD-10, the BAT weights
 loss. "repository": loss.backward() in every attack step, batch norm in train mode throughout, the losses in
 plain PyTorch. "torchattacks": input gradients alone, eval mode, the update in plain PyTorch, as that library
 has it. "hand": what an expert gets without other tools: a copy of the network with batch norm folded for
-every attack, input gradients alone, channels_last, bf16 for attack and weights where it pays, the same losses.
+every attack, input gradients alone, channels_last, bf16 for attack and weights where it pays, the same loss.
 Prints medians and quartiles of interleaved calls, and the ratios; TF32 is on for all sides on CUDA.
 """
 

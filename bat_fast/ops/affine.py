@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast._native import accumulator, check_like, differentiable, operator
+from bat_fast._checks import check_like
+from bat_fast._native import accumulator, differentiable, operator
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 

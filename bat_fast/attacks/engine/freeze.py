@@ -73,6 +73,8 @@ class Freezer:
             return program if dtype is None else Program(graph, model, x, dtype)
         except UnsuitableError as error:
             return error.with_traceback(None)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             return UnsuitableError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}")
 
