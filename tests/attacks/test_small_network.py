@@ -30,7 +30,8 @@ class Residual(nn.Module):
         h = self.act(self.norms[0](self.first((x - 0.4) / 0.3)))
         r = self.act(self.norms[1](self.convs[0](h)) + h)
         r = self.convs[2](self.act(self.norms[2](self.convs[1](r)))) + r + h
-        return self.head(self.pool(self.act(r)).flatten(1))
+        r = self.act(self.norms[1](r))  # with nothing to fold it into
+        return self.head(self.pool(r).flatten(1))
 
 
 def cnn(activation):

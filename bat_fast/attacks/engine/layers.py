@@ -24,6 +24,7 @@ class Layer:
     sources: tuple[int, ...] = ()
     target = -1
     act: Pointwise | None = None
+    relu = False  # at the end, as part of the layer itself; then `act` is None
     saved: Any = None
 
     @property

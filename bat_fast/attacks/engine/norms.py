@@ -25,8 +25,8 @@ class AffineLayer(Layer):
 
     def __init__(self, norm: nn.Module, act: Pointwise | None) -> None:
         self.norm: Any = norm
-        self._relu = act is RELU
-        self.act = None if self._relu else act
+        self.relu = act is RELU
+        self.act = None if self.relu else act
         self._constants: list[Tensor] = []  # at the same addresses for good: a CUDA graph reads them
 
     def refresh(self) -> None:
@@ -38,8 +38,8 @@ class AffineLayer(Layer):
 
     def forward(self, values: Values) -> None:
         x = values[self.sources[0]]
-        y = unchecked_affine(x, *self._constants_for(x), self._relu)
-        self._y = y if self._relu else None
+        y = unchecked_affine(x, *self._constants_for(x), self.relu)
+        self._y = y if self.relu else None
         values[self.target] = self._activate(y)
 
     def backward(self, grads: Gradients) -> None:
@@ -52,7 +52,7 @@ class AffineLayer(Layer):
         grads.add(self.sources[0], grad, own=True)
 
     def overwrites(self) -> bool:
-        return self.act is None and not self._relu
+        return self.act is None and not self.relu
 
     def _constants_for(self, x: Tensor) -> list[Tensor]:
         """In the precision that ``x`` is computed in, which differs where the attack has its own."""

@@ -113,7 +113,7 @@ class Plan:
 
     def _plan(self, layer: Layer, kind: str, out: Map, **rest: Any) -> None:
         source, into = self._maps[layer.sources[0]]
-        act = None if layer.act is None else layer.act.name
+        act = "relu" if layer.relu else layer.act and layer.act.name
         if act not in ACTIVATIONS:
             raise ValueError(f"activation {act}")
         before = self._room(out) if act == "silu" else -1
