@@ -141,7 +141,7 @@ def compare(name: str, device: str, seconds: float, compiled: bool) -> dict[str,
     losses = {label: reached(model, call(), y) for label, call in calls.items()}
     clean = reached(model, x, y)
     gain = losses["torchattacks style"] - clean
-    times = interleaved(calls, seconds, least=5)
+    times = interleaved(calls, seconds, least=3)
     print(f"\n{name}, images {list(x.shape)}, PGD-{STEPS}, {device}; clean loss {clean:.4f}")
     print(f"  {'':20} {'ms':>9} [quartiles]{'':12} x backward  x torchattacks  loss")
     base = times["backward style"].median, times["torchattacks style"].median
