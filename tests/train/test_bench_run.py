@@ -6,12 +6,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
+from bat_fast.batch import Batch
 from bat_fast.cli import main
 from bat_fast.evaluate.saved import evaluate_saved
 from bat_fast.report.speed_table import print_speed
 from bat_fast.train import Trainer
-from bat_fast.train.strength import Strength
+from bat_fast.train.rehearsal import Rehearsal
+from bat_fast.train.strength import Strength, strength
 
 FAST = ["--seconds", "0", "--attack.steps", "3", "--batch_size", "128"]
 
@@ -87,7 +90,7 @@ def test_a_method_that_remembers_samples_can_be_replayed(tmp_path, small, bench)
         (["--data.options", '{"val": 100}'], "--data.options.val does not go with --run"),
         (["--seed", "7"], "--seed does not go with --run"),
         (["--images", "0"], "--images must be at least 1"),
-        (["--attack.engin", "eager"], "attack.engin"),
+        (["--attack.warp", "eager"], "attack.warp"),
     ],
 )
 def test_what_does_not_fit_a_run_is_refused(run, words, message, capsys):
@@ -120,6 +123,23 @@ def test_data_that_are_not_there_are_named(run, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
     assert main(["bench", "--run", str(tmp_path)]) == 2
     assert str(tmp_path / "gone") in capsys.readouterr().err
+
+
+def test_a_step_takes_samples_of_any_id(small):
+    rehearsal = Rehearsal(small(method={"name": "te"}))
+    batch = rehearsal.batch(8)
+    rehearsal.step(rehearsal.config, rehearsal.model(), batch._replace(index=batch.index + 1000))()
+
+
+def test_batches_of_unequal_size_count_by_their_images():
+    x, y, index = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 3, 3]), torch.arange(5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    parts = [Batch(x[:4], y[:4], index[:4]), Batch(x[4:], y[4:], index[4:])]
+    with torch.no_grad():
+        logits = model(2 * x)
+    loss, accuracy = strength(model, parts, lambda batch: 2 * batch.x)
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, y)))
+    assert accuracy == pytest.approx(float((logits.argmax(1) == y).float().mean()))
 
 
 def test_strength_beside_another():

@@ -1,5 +1,6 @@
 """Launch gaps, from the intervals in which kernels ran; no GPU is needed for the arithmetic."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -84,5 +85,5 @@ def test_the_gaps_between_calls_count_too(monkeypatch):
 def test_a_gpu_that_waits_for_the_host_is_seen():
     x = torch.rand(4096, 4096, device="cuda")
     busy = launch_gaps(lambda: [x @ x for _ in range(20)], "cuda")
-    waiting = launch_gaps(lambda: float((x @ x)[0, 0]) + float(x.cpu().sum()), "cuda")
-    assert 0 <= busy < 0.2 < waiting < 1
+    waiting = launch_gaps(lambda: (x @ x, torch.cuda.synchronize(), time.sleep(0.05)), "cuda")
+    assert 0 <= busy < 0.2 < 0.5 < waiting < 1
