@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from bat_fast.config import Ratio, TrainConfig, recipes
@@ -16,7 +17,7 @@ _USAGE = """usage: bat-fast VERB ... [--debug]
 
   train   train a model: bat-fast train --recipe digits-bat
   eval    accuracy of a saved model: bat-fast eval runs/my-run
-  bench   speed and memory of attack and training step here: bat-fast bench --recipe digits-bat
+  bench   speed, memory and strength of the attack, engine by engine: bat-fast bench --run runs/my-run
   recipes what `train --recipe` knows, one line each
   prepare decode a data set once into a cache: bat-fast prepare tiny-imagenet PATH
   info    versions, devices, and which operators run natively
@@ -111,7 +112,7 @@ def _eval(words: list[str]) -> None:
 
 def _bench(words: list[str]) -> None:
     from bat_fast.report.speed_table import print_speed
-    from bat_fast.train.settings import read_command
+    from bat_fast.train.settings import read_command, read_run
     from bat_fast.train.speed import measure_speed
 
     parser = _Parser("bench", "Speed and memory of attack and training step, engines side by side.")
@@ -119,6 +120,10 @@ def _bench(words: list[str]) -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="fp32, bf16, fp16")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison (default: 5)")
     parser.add_argument("--peers", action="store_true", help="also what other libraries do")
+    run = "folder of a finished run: its settings, its trained model and its test images, not random ones"
+    parser.add_argument("--run", type=Path, help=run)
+    images = "of --run, for the columns loss and robust (default: 1000)"
+    parser.add_argument("--images", type=int, help=f"test images {images}")
     largest = "instead: the largest batch whose training step fits, and optim.micro_batches for the one set"
     parser.add_argument("--largest_batch", action="store_true", help=largest)
     share = "that it may take, such as 8GiB (default: 80 %% of what is free; of a GPU 90 %%)"
@@ -128,7 +133,9 @@ def _bench(words: list[str]) -> None:
         "Every option of `bat-fast train` sets what is measured: --recipe, --model.name, --batch_size ..."
     )
     options, settings = parser.parse_known_args(words)
-    config = read_command(settings).config
+    if options.images is not None and options.run is None:
+        raise ValueError("--images goes with --run")
+    config = read_command(settings).config if options.run is None else read_run(options.run, settings)
     if options.largest_batch or options.memory:
         _largest_batch(parser, options, config)
         return
@@ -138,6 +145,8 @@ def _bench(words: list[str]) -> None:
         precisions=[None if name == "fp32" else name for name in options.precisions],
         seconds=options.seconds,
         with_peers=options.peers,
+        run=options.run,
+        images=1000 if options.images is None else options.images,
     )
     if options.json:
         print(json.dumps(found, indent=2))
@@ -152,7 +161,7 @@ def _largest_batch(parser: argparse.ArgumentParser, options: argparse.Namespace,
 
     if not options.largest_batch:
         raise ValueError("--memory goes with --largest_batch")
-    for name in ("engines", "precisions", "seconds", "peers"):
+    for name in ("engines", "precisions", "seconds", "peers", "images"):
         if getattr(options, name) != parser.get_default(name):
             raise ValueError(
                 f"--{name} does not go with --largest_batch, which takes --attack.engine and "

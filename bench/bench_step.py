@@ -2,6 +2,7 @@
 
     python bench/bench_step.py            the step of the digits demo
     python bench/bench_step.py --resnet   also PreActResNet-18: 32x32, batch 32; on CUDA 64x64, batch 128
+    python bench/bench_step.py --resnet --batch_sizes 128 512
 
 All sides train the same network on the same images with PGD-10, the BAT weights and the discrimination
 loss. "repository": loss.backward() in every attack step, batch norm in train mode throughout, the losses in
@@ -109,11 +110,16 @@ class FastStep:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: str | None, both: bool = False
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: str | None,
+        both: bool = False,
+        engine: str = "auto",
     ) -> None:
         self.model, self.optimizer = model.train(), optimizer
         self.learner = Autocast(model) if both else model
-        self.attack = PGD(model, eps=EPS, step_size=EPS / 4, steps=STEPS, precision=precision)
+        self.attack = PGD(model, eps=EPS, step_size=EPS / 4, steps=STEPS, precision=precision, engine=engine)
         self.method = methods.create("bat", alpha=ALPHA, beta=BETA, temperature=TEMPERATURE)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
@@ -152,6 +158,10 @@ def sides(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, dict[str, Callabl
         if precision:
             learns = FastStep(*copied(last=True), precision, both=True)
             step["bat_fast bf16 x 2"] = lambda fast=learns: fast(images, y)
+    if x.is_cuda:
+        graph = FastStep(*copied(last=x.shape[1] > 1), "bf16" if wide else None, both=wide, engine="graph")
+        attack["bat_fast graph"] = lambda: graph.attack(images, y)
+        step["bat_fast graph"] = lambda: graph(images, y)
     return {"attack": attack, "step": step}
 
 
@@ -175,6 +185,7 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resnet", action="store_true", help="also PreActResNet-18")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", help="of PreActResNet-18")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each comparison")
     parser.add_argument("--json", type=Path, help="write everything here")
@@ -182,15 +193,16 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     keep_freed_memory()  # for all sides alike
     print(machine())
-    small = models.create("small_cnn", num_classes=10, in_channels=1, image_size=8)
-    rows = [compare("small_cnn", small, (128, 1, 8, 8), options.device, options.seconds)]
-    if options.resnet:
-        gpu = options.device == "cuda"
-        shape = (128, 3, 64, 64) if gpu else (32, 3, 32, 32)
-        resnet = models.create("preactresnet18", num_classes=200 if gpu else 10)
-        rows.append(compare("preactresnet18", resnet, shape, options.device, options.seconds))
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    gpu = options.device == "cuda"
+    side, classes, usual = (64, 200, 128) if gpu else (32, 10, 32)
+    wanted = [("small_cnn", {"num_classes": 10, "in_channels": 1, "image_size": 8}, (128, 1, 8, 8))]
+    for size in (options.batch_sizes or [usual]) if options.resnet else ():
+        wanted.append(("preactresnet18", {"num_classes": classes}, (size, 3, side, side)))
+    rows = []
+    for name, how, shape in wanted:
+        rows.append(compare(name, models.create(name, **how), shape, options.device, options.seconds))
+        if options.json:  # what is known so far
+            options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

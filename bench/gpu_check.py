@@ -1,10 +1,13 @@
 """All that needs a GPU, in one command of a few minutes: build, tests, sanitizers, benchmarks, one JSON file.
 
     python bench/gpu_check.py             writes bench/results/gpu_<date>_<device>.json
-    python bench/gpu_check.py --quick     less than a minute: for machines without a GPU, and for the tests
+    python bench/gpu_check.py --parts sanitizers data            some of the parts, added to the file
+    python bench/gpu_check.py --quick     a minute or two: for machines without a GPU, and for the tests
 
-Each part is a program of its own with a time limit. A part that fails is recorded and stops no other; the
-exit status is 1 if any failed. Without a GPU the parts that need one are skipped, and the file says so.
+Each part is a program of its own with a time limit, and all share one (`--limit`, 8 minutes on a GPU): what
+matters most comes first, and what finds no time left is skipped. A part that fails or takes too long is
+recorded, with what it had measured by then, and stops no other; the exit status is 1 if any failed. Without
+a GPU the parts that need one are skipped, and the file, which is written after every part, says so.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,10 @@ NO_GPU = "no CUDA device"
 class Check:
     """The parts, run one after the other, and what became of them."""
 
-    def __init__(self, scratch: Path, gpu: bool, quick: bool) -> None:
+    def __init__(self, scratch: Path, gpu: bool, quick: bool, limit: float = float("inf")) -> None:
         self.scratch, self.gpu, self.quick = scratch, gpu, quick
+        self.device = "cuda" if gpu else "cpu"
+        self.end = time.perf_counter() + limit
         self.package, self.logs = scratch / "package", scratch / "logs"
         self.parts: dict[str, dict[str, Any]] = {}
         for folder in (self.package, self.logs):
@@ -48,6 +52,9 @@ class Check:
     def run(self, part: str, command: list[object], limit: float, **environment: str) -> dict[str, Any]:
         """Run one program; its output goes to a log, and the end of it into the record."""
         log, begin = self.logs / f"{part}.log", time.perf_counter()
+        if begin > self.end - 1:
+            return self.skip(part, "no time left")
+        limit = min(limit, round(self.end - begin, 1))
         with log.open("w") as file:
             try:
                 code: int | str = subprocess.run(
@@ -70,13 +77,20 @@ class Check:
         self.parts[part] = {k: v for k, v in record.items() if k != "text"}
         return record
 
-    def skip(self, part: str, reason: str) -> None:
-        self.record(part, {"ok": None, "note": reason})
+    def skip(self, part: str, reason: str) -> dict[str, Any]:
+        return self.record(part, {"ok": None, "note": reason, "text": ""})
 
     def result(self, part: str, file: Path) -> None:
         """Put what a benchmark wrote into the record of its part."""
         if file.exists():
             self.parts[part]["result"] = json.loads(file.read_text())
+
+    def command(self, part: str, words: list[object], limit: float) -> None:
+        """Run `bat-fast` in its form that prints JSON, and keep that."""
+        text = self.run(part, [sys.executable, "-m", "bat_fast", *words, "--json"], limit)["text"]
+        printed = re.search(r"^\{$.*^\}$", text, re.MULTILINE | re.DOTALL)  # warnings may stand before it
+        if printed:
+            self.parts[part]["result"] = json.loads(printed[0])
 
     # --- The parts ------------------------------------------------------------------------------------------
 
@@ -103,18 +117,18 @@ class Check:
             command += ["-k", "textbook or nan or references"]
         elif importlib.util.find_spec("xdist"):
             command += ["-n", str(min(6, os.cpu_count() or 1))]
-        record = self.run("tests", command, 180 if self.gpu else 600, OMP_NUM_THREADS="2")
+        record = self.run("tests", command, 120 if self.gpu else 600, OMP_NUM_THREADS="2")
         found = re.findall(r"(\d+) (passed|failed|skipped|error)", record["text"])
         self.parts["tests"]["counts"] = {kind: int(count) for count, kind in found}
 
     def loaders(self) -> None:
         """Every loader on the CUDA device: the tests add it where one is."""
         if not self.gpu:
-            return self.skip("loaders", NO_GPU)
+            self.skip("loaders", NO_GPU)
+            return
         file = ROOT / "tests" / "data" / "test_loaders.py"
         command = [sys.executable, "-m", "pytest", file, "-p", "no:cacheprovider"]
         self.run("loaders", command, 120, OMP_NUM_THREADS="2")
-        return None
 
     def small_calls(self) -> None:
         self.run("small_calls_cpu", [sys.executable, BENCH / "gpu_small.py"], 60)
@@ -140,27 +154,65 @@ class Check:
             elif record["ok"] and "calls ran on cuda" not in record["text"]:
                 self.record(tool, record | {"ok": False, "tail": ["the calls did not run"]})
 
-    def benchmarks(self) -> None:
-        device = "cuda" if self.gpu else "cpu"
-        for part, program, options, limit in (
-            ("operators", "bench_ops.py", ["--no-compile", "--seconds", "0.3"], 150),
-            ("step", "bench_step.py", ["--resnet", "--seconds", "15"], 120),
-            ("data", "bench_data.py", ["--seconds", "20", "--steps", "20", "--rounds", "3"], 120),
-            ("attack", "bench_attack.py", ["--shapes", "small_cnn", "resnet18_128", "--seconds", "15"], 120),
-        ):
-            if not self.gpu:
-                self.skip(part, f"{NO_GPU}; python bench/{program} measures the CPU")
-                continue
-            file = self.scratch / f"{part}.json"
-            file.unlink(missing_ok=True)
-            command = [sys.executable, BENCH / program, "--device", device, "--json", file, *options]
-            print(self.run(part, command, limit)["text"][-8000:])
-            self.result(part, file)
+    def benchmark(
+        self, part: str, program: str, options: list[Any], limit: float, quick: bool = True
+    ) -> None:
+        if not self.gpu and not (self.quick and quick):
+            self.skip(part, f"{NO_GPU}; python bench/{program} measures the CPU")
+            return
+        file = self.scratch / f"{part}.json"
+        file.unlink(missing_ok=True)
+        command = [sys.executable, BENCH / program, "--device", self.device, "--json", file, *options]
+        print(self.run(part, command, limit)["text"][-8000:])
+        self.result(part, file)
+
+    def attack(self) -> None:
+        """PGD-10 beside others, one part for each shape: compilation by hand may take its time."""
+        for shape in ("resnet18_128", "resnet18_512") if self.gpu else ("mlp",):
+            part = f"attack_{shape}"
+            options = ["--shapes", shape, "--seconds", 8 if self.gpu else 0]
+            self.benchmark(part, "bench_attack.py", [*options, *(["--compile"] if self.gpu else [])], 120)
+
+    def step(self) -> None:
+        options: list[Any] = ["--seconds", 5 if self.gpu else 0]
+        options += ["--resnet", "--batch_sizes", 128, 512] if self.gpu else []
+        self.benchmark("step", "bench_step.py", options, 120)
+
+    def command_line(self) -> None:
+        """`bat-fast bench`, on a GPU with launch gaps, on random and trained weights; the largest batch."""
+        if not self.gpu and not self.quick:
+            self.skip("command_line", f"{NO_GPU}; bat-fast bench measures the CPU")
+            return
+        device = ["--device", self.device]
+        recipe = ["--recipe", "tiny-imagenet-bat" if self.gpu else "digits-bat", *device]
+        how = ["--seconds", 6, "--engines", "eager", "frozen", "graph"] if self.gpu else ["--seconds", 0]
+        for size in (128, 512) if self.gpu else (16,):
+            self.command(f"bench_{size}", ["bench", *recipe, "--batch_size", size, *how], 60)
+        folder = self.scratch / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        training = ["--recipe", "digits-bat", *device, "--epochs", 20 if self.gpu else 1, "--out", folder]
+        self.run("train", [sys.executable, "-m", "bat_fast", "train", *training], 60)
+        self.command("bench_run", ["bench", "--run", folder, *device, *how], 60)
+        memory = [] if self.gpu else ["--memory", "1GiB"]
+        self.command("largest_batch", ["bench", *recipe, "--largest_batch", *memory], 90)
+
+    def operators(self) -> None:
+        self.benchmark("operators", "bench_ops.py", ["--no-compile", "--seconds", 0.3], 120, quick=False)
+
+    def data(self) -> None:
+        options = ["--seconds", 20, "--steps", 20, "--rounds", 3]
+        self.benchmark("data", "bench_data.py", options, 120, quick=False)
+
+
+# What matters most first.
+PARTS = "build tests small_calls attack step command_line operators loaders data sanitizers".split()  # noqa: SIM905
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a CPU build and a few tests")
+    parser.add_argument("--quick", action="store_true", help="a CPU build, a few tests, small benchmarks")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
+    parser.add_argument("--limit", type=float, help="seconds for all parts (default: 480 on a GPU)")
     parser.add_argument("--scratch", type=Path, default=ROOT / "build" / "gpu_check")
     parser.add_argument("--results", type=Path, default=BENCH / "results")
     options = parser.parse_args()
@@ -172,16 +224,22 @@ def main() -> int:
         "python": sys.version.split()[0], "quick": options.quick,
     }  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in about.items()))
-    check, begin = Check(options.scratch.resolve(), gpu, options.quick), time.perf_counter()
-    parts: list[Callable[[], None]] = [check.build, check.tests, check.loaders, check.small_calls]
-    for part in [*parts, check.sanitizers, check.benchmarks]:
-        part()
-    failed = [name for name, record in check.parts.items() if record["ok"] is False]
-    about |= {"seconds": round(time.perf_counter() - begin, 1), "failed": failed}
+    limit = options.limit or (480 if gpu else float("inf"))
+    check, begin = Check(options.scratch.resolve(), gpu, options.quick, limit), time.perf_counter()
     name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     file = options.results / f"gpu_{datetime.date.today()}_{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(about | {"parts": check.parts}, indent=1) + "\n")
+    if options.parts is not PARTS and file.exists():
+        check.parts = json.loads(file.read_text())["parts"]
+    failed: list[str] = []
+    for part in (name for name in PARTS if name in options.parts):
+        try:
+            getattr(check, part)()
+        except Exception as error:  # of this program: the rest is worth knowing all the same
+            check.record(part, {"ok": False, "status": f"{type(error).__name__}: {error}"})
+        failed = [name for name, record in check.parts.items() if record["ok"] is False]
+        about |= {"seconds": round(time.perf_counter() - begin, 1), "failed": failed}
+        file.write_text(json.dumps(about | {"parts": check.parts}, indent=1) + "\n")
     print(
         f"{file}: {len(check.parts)} parts, {len(failed)} failed{': ' if failed else ''}{', '.join(failed)}"
     )

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -25,9 +27,110 @@ def test_the_quick_form_builds_and_tests_and_names_what_was_skipped(tmp_path):
     assert parts["tests"]["ok"]
     assert parts["tests"]["counts"]["passed"] > 50
     assert parts["small_calls_cpu"]["ok"]
-    for part in ("cpu_equals_gpu", "memcheck", "racecheck", "loaders", "operators", "step", "data", "attack"):
+    attack, step, bench, trained, largest = (
+        parts[part]["result"] for part in ("attack_mlp", "step", "bench_16", "bench_run", "largest_batch")
+    )
+    assert attack["rows"][0]["times"]["frozen fp32"]["median"] > 0
+    assert step["rows"][0]["step"]["hand"]["median"] > 0
+    assert bench["rows"][0]["step_gaps"] is None
+    assert trained["judged_images"] == 359
+    assert largest["largest"] > 0
+    for part in ("cpu_equals_gpu", "memcheck", "racecheck", "loaders", "operators", "data"):
         assert parts[part]["ok"] is None
         assert "no CUDA device" in parts[part]["note"]
+
+
+def recorded(monkeypatch, tmp_path, ok=True, output="", limit=480):
+    """What a GPU would be asked, and the record of it."""
+    sys.path.insert(0, str(ROOT / "bench"))
+    import gpu_check
+
+    check, asked = gpu_check.Check(tmp_path, gpu=True, quick=False, limit=limit), {}
+
+    def run(part, command, limit, **_):
+        asked[part] = ([str(word) for word in command], limit)
+        return check.record(part, {"ok": ok, "text": output})
+
+    monkeypatch.setattr(check, "run", run)
+    return check, asked
+
+
+def test_on_a_gpu_every_shape_and_side_of_the_targets_is_measured(monkeypatch, tmp_path):
+    check, asked = recorded(monkeypatch, tmp_path, output='a warning\n{\n "rows": [{}]\n}\nanother\n')
+    for part in ("attack", "step", "command_line", "operators", "data"):
+        getattr(check, part)()
+    for size in ("128", "512"):
+        words = " ".join(asked[f"attack_resnet18_{size}"][0])
+        assert f"--device cuda --json {tmp_path}/attack_resnet18_{size}.json" in words
+        assert f"--shapes resnet18_{size} " in words
+        assert "--compile" in words
+        words = " ".join(asked[f"bench_{size}"][0])
+        assert f"--batch_size {size} --seconds 6 --engines eager frozen graph --json" in words
+    assert "--resnet --batch_sizes 128 512" in " ".join(asked["step"][0])
+    assert "--largest_batch --json" in " ".join(asked["largest_batch"][0])
+    assert "--engines eager frozen graph --json" in " ".join(asked["bench_run"][0])
+    assert check.parts["bench_128"]["result"] == {"rows": [{}]}
+    for program in (words for words, _ in asked.values() if words[1] != "-m"):
+        assert Path(program[1]).exists()
+        programs_options = subprocess.run([*program[:2], "--help"], capture_output=True, text=True).stdout
+        assert all(word in programs_options for word in program if word.startswith("--"))
+
+
+def test_the_parts_share_one_limit_and_a_late_one_is_skipped(tmp_path):
+    sys.path.insert(0, str(ROOT / "bench"))
+    from gpu_check import Check
+
+    check = Check(tmp_path, gpu=False, quick=True, limit=2.5)
+    check.run("long", [sys.executable, "-c", "print('begun', flush=True); import time; time.sleep(60)"], 60)
+    check.run("late", [sys.executable, "-c", "pass"], 60)
+    assert check.parts["long"]["ok"] is False
+    assert check.parts["long"]["tail"] == ["begun"]
+    assert check.parts["late"] == {"ok": None, "note": "no time left"}
+
+
+def test_what_was_measured_before_the_time_ran_out_is_kept(monkeypatch, tmp_path):
+    check, _ = recorded(monkeypatch, tmp_path, ok=False)
+    run = check.run
+
+    def slow(part, *rest, **more):
+        (tmp_path / f"{part}.json").write_text('{"rows": [1]}')
+        return run(part, *rest, **more)
+
+    monkeypatch.setattr(check, "run", slow)
+    check.step()
+    assert check.parts["step"] == {"ok": False, "result": {"rows": [1]}}
+
+
+def test_the_attack_is_measured_where_compilation_by_others_fails(monkeypatch):
+    sys.path.insert(0, str(ROOT / "bench"))
+    import bench_attack
+
+    asked = {}
+
+    def compile(model, **how):
+        asked.update(how)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: 1 / 0)
+    row = bench_attack.compare("mlp", "cpu", 0, True)
+    assert asked == {"mode": "reduce-overhead"}
+    assert list(row["failed"]) == ["hand fp32 compiled"]
+    assert "ZeroDivisionError" in row["failed"]["hand fp32 compiled"]
+    assert {"hand fp32", "eager fp32", "frozen fp32"} < row["times"].keys()
+
+
+def test_a_part_alone_is_added_to_the_file(tmp_path):
+    for part in ("data", "operators"):
+        assert gpu_check("--parts", part, "--results", tmp_path).returncode == 0
+    (file,) = tmp_path.glob("gpu_*.json")
+    assert list(json.loads(file.read_text())["parts"]) == ["data", "operators"]
+
+
+def test_an_unknown_part_is_refused():
+    run = gpu_check("--parts", "warp")
+    assert run.returncode == 2
+    assert "invalid choice: 'warp'" in run.stderr
 
 
 def test_a_part_that_fails_stops_no_other_and_fails_the_run(tmp_path):

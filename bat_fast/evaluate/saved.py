@@ -51,12 +51,7 @@ def evaluate_saved(
         step = step * eps / radius if radius else eps / 4
         radius = float(eps)
     attack = PGD(model, eps=radius, step_size=step, steps=steps, norm=saved["norm"], seed=saved["seed"])
-    settings = saved["data"]
-    known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
-    known |= {} if root is None else {"root": root}
-    source = getattr(data.load(settings["name"], seed=saved["seed"], **known), split)
-    ways = {key: settings[key] for key in ("workers", "on_corrupt") if key in settings}
-    loader = data.create_loader(source, batch_size, shuffle=False, seed=0, device=device, **ways)
+    loader = split_loader(saved, split, batch_size, device, root)
     counts = evaluate(model, loader, attack)
     return {
         "metrics": {
@@ -67,3 +62,26 @@ def evaluate_saved(
         "split": split,
         "attack": {"norm": attack.norm, "eps": radius, "step_size": step, "steps": steps},
     }
+
+
+def split_loader(
+    saved: dict[str, Any], split: str, batch_size: int, device: str, root: str | Path | None = None
+) -> data.Loader:
+    """Batches of a split of the data that a model was trained with, in order.
+
+    Args:
+        saved: what `load_run` says about the model.
+        split: ``"train"``, ``"val"`` or ``"test"``, as the run split the data.
+        batch_size: images at a time.
+        device: where the batches are.
+        root: the folder of the data; None takes that of the training.
+
+    Raises:
+        OSError: files are missing or cannot be read.
+    """
+    settings = saved["data"]
+    known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
+    known |= {} if root is None else {"root": root}
+    source = getattr(data.load(settings["name"], seed=saved["seed"], **known), split)
+    ways = {key: settings[key] for key in ("workers", "on_corrupt") if key in settings}
+    return data.create_loader(source, batch_size, shuffle=False, seed=0, device=device, **ways)

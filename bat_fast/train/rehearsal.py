@@ -26,14 +26,18 @@ TRAINING_IMAGES = {
 class Rehearsal:
     """New models, random batches and training steps of the shape that the data of ``config`` have.
 
+    Args:
+        config: the settings.
+        shape: of the data, where it is known already.
+
     Raises:
         ValueError: a setting is out of range.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, shape: data.Shape | None = None) -> None:
         build.check(config)
         self.config, self.device = config, pick_device(config.device)
-        self.shape = data.shape(config.data.name) or Feed(config, "cpu").shape  # which needs the files
+        self.shape = shape or data.shape(config.data.name) or Feed(config, "cpu").shape  # needs the files
         self.images = TRAINING_IMAGES.get(config.data.name)
 
     def size(self, count: int) -> list[int]:
@@ -52,10 +56,21 @@ class Rehearsal:
         y = torch.randint(0, self.shape.num_classes, (count,), device=self.device)
         return Batch(x, y, torch.arange(count, device=self.device))
 
+    def batches(self) -> list[Batch]:
+        """What attacks are measured on: one batch of the size of the configuration, or several."""
+        return [self.batch(self.config.batch_size)]
+
+    def fit(self, model: nn.Module, batch: Batch) -> None:
+        """Give a new model running statistics that fit."""
+        with torch.no_grad():
+            for _ in range(3):
+                model.train()(batch.x)
+
     def step(self, config: TrainConfig, model: nn.Module, batch: Batch) -> Callable[[], object]:
         """The training step of ``config``, which has other settings for the same data, on ``batch``."""
         model = model.to(memory_format=cast(Any, torch.channels_last)).train()
-        batch = batch._replace(x=batch.x.to(memory_format=torch.channels_last))
+        ids = torch.arange(len(batch.y), device=self.device)  # what a method remembers is of this batch
+        batch = batch._replace(x=batch.x.to(memory_format=torch.channels_last), index=ids)
         method = build.build_method(config)
         if hasattr(method, "prepare"):
             method.prepare(len(batch.y), int(cast(int, model.num_classes)), self.device)

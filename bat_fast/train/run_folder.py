@@ -125,7 +125,7 @@ class RunFolder:
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Raise ValueError naming the first setting in which the two differ, but for what changes no result."""
-    old, new = _flat(before), _flat(now)
+    old, new = flat(before), flat(now)
     for key in [*new, *(key for key in old if key not in new)]:
         if key not in _FREE and old.get(key) != new.get(key):
             raise ValueError(
@@ -134,11 +134,12 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
             )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import register_type
 
 from bat_fast.config import Ratio, TrainConfig, recipes
-from bat_fast.train.run_folder import RunFolder
+from bat_fast.train.run_folder import RunFolder, flat, plain
 
 
 class Command(NamedTuple):
@@ -52,6 +52,27 @@ def read_command(arguments: list[str]) -> Command:
     config = _parse(files, rest)
     label = names[-1] if names else config.method.get("name", "run")
     return Command(config, Path(out[-1]) if out else RunFolder.default_path(label), resume, dry_run)
+
+
+def read_run(path: Path, arguments: list[str]) -> TrainConfig:
+    """The configuration of a run, with other settings where ``arguments`` have them.
+
+    Raises:
+        ValueError, argparse.ArgumentError: an argument is wrong, or would ask for other weights or images.
+        FileNotFoundError: there is no run.
+    """
+    for flag in ("--recipe", "--config", "--out", "--resume", "--dry-run"):
+        if any(argument.partition("=")[0] == flag for argument in arguments):
+            raise ValueError(f"{flag} does not go with --run, which has its settings from the run folder")
+    stored = RunFolder(path).config
+    if not stored.exists():
+        raise FileNotFoundError(f"{path} is no run folder: there is no config.yaml in it")
+    config, trained = (flat(plain(_parse([str(stored)], words))) for words in (arguments, []))
+    for key in config.keys() | trained.keys():
+        fixed = key == "seed" or key.startswith(("model.", "data."))
+        if fixed and key != "data.root" and config.get(key) != trained.get(key):
+            raise ValueError(f"--{key} does not go with --run: model and images are those of the run")
+    return _parse([str(stored)], arguments)
 
 
 def _parse(files: list[str], rest: list[str]) -> TrainConfig:

@@ -8,19 +8,24 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from bat_fast.batch import Batch
 from bat_fast.config import TrainConfig
 from bat_fast.train import build
+from bat_fast.train.gaps import launch_gaps
 from bat_fast.train.memory import growth_mib
 from bat_fast.train.peers import peers
 from bat_fast.train.rehearsal import Rehearsal
+from bat_fast.train.replay import Replay
+from bat_fast.train.strength import strength
+
+Attack = Callable[[Batch], Tensor]
 
 
 def measure_speed(
@@ -30,11 +35,15 @@ def measure_speed(
     precisions: Iterable[str | None] = (None, "bf16"),
     seconds: float = 5.0,
     with_peers: bool = False,
+    run: Path | None = None,
+    images: int = 1000,
 ) -> dict[str, Any]:
-    """Time the attack and the training step of ``config`` on random images of the shape of its data.
+    """Time the attack and the training step of ``config``, and see how strong the attack is.
 
-    Every variant works on a copy of one new model. The attacks start at the same points, so the losses they
-    reach compare. Turns are interleaved; times are medians with quartiles, in milliseconds.
+    On a new model and random images of the shape of its data; with ``run`` on the trained model and the test
+    images of that run, where strength means something. Every variant works on a copy of the model. The
+    attacks start at the same points, so what they reach compares. Turns are interleaved; times, of one
+    batch, are medians with quartiles, in milliseconds.
 
     Args:
         config: model, method, attack, batch size and device, as for training.
@@ -42,44 +51,56 @@ def measure_speed(
         precisions: of the attack.
         seconds: for each of the two comparisons.
         with_peers: add `bat_fast.train.peers`.
+        run: folder of a finished run with the model and the data of ``config``.
+        images: of that run, to see the strength on; more where that fills a batch.
 
     Returns:
         ``rows``, one dict per variant: ``name``, ``attack_ms``, ``attack_img_s``, ``step_ms``,
-        ``step_img_s``, ``epoch_s``, ``loss`` (cross-entropy of the float32 model on the attacked images),
-        ``robust_acc``, ``utilisation`` (of the speed of a large matrix product), ``memory_mib`` (growth of
-        the peak during one step); and what they were measured on. None where something does not apply.
+        ``step_img_s``, ``epoch_s``, ``utilisation`` (of the speed of a large matrix product), ``memory_mib``
+        (growth of the peak during one step), ``attack_gaps`` and ``step_gaps`` (`launch_gaps`); ``loss`` and
+        ``robust_acc`` of the float32 model on the attacked images, and how they differ from those of the
+        attack ``eager fp32`` (`Strength.beside`). ``other_start`` has the same of ``eager fp32`` from another
+        random start: what chance does. And what all were measured on. None where something does not apply.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range. OSError: no such run, or its data are not there.
     """
-    rehearsal = Rehearsal(config)
+    rehearsal = Rehearsal(config) if run is None else Replay(config, run, images)
     device, model = rehearsal.device, rehearsal.model()
-    batch = rehearsal.batch(config.batch_size)
-    x, y, _ = batch
-    with torch.no_grad():  # running statistics that fit
-        for _ in range(3):
-            model.train()(x)
+    batches = rehearsal.batches()
+    batch = batches[0]
+    x = batch.x
+    rehearsal.fit(model, batch)
     judge = copy.deepcopy(model).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         judge(x)
     forward = counter.get_total_flops()
-    attacks: dict[str, Callable[[], Tensor]] = {}
+    ours: dict[str, Attack] = {}
     steps: dict[str, Callable[[], object]] = {}
     for engine in engines:
         for precision in precisions:
             how: dict[str, Any] = {"engine": engine, "precision": precision}
             setting = replace(config, attack=replace(config.attack, **how))
             name = f"{engine} {precision or 'fp32'}"
-            attacks[name] = _attack(setting, copy.deepcopy(model), batch)
+            ours[name] = _attack(setting, copy.deepcopy(model))
             steps[name] = rehearsal.step(setting, copy.deepcopy(model), batch)
+    others: dict[str, Attack] = {}
     options = (config.attack.norm, config.attack.bn_mode)
     if with_peers and options == ("linf", "eval"):
         one = config.attack.eps / 4 if config.attack.step_size is None else config.attack.step_size
         rival = copy.deepcopy(model).eval()
-        others = peers(rival, eps=config.attack.eps, step_size=one, steps=config.attack.steps)
-        attacks |= {name: partial(run, x, y) for name, run in others.items()}
-    reached = {name: _judged(judge, run(), y) for name, run in attacks.items()}
-    memory = {name: growth_mib(run, device) for name, run in (attacks | steps).items()}
+        found = peers(rival, eps=config.attack.eps, step_size=one, steps=config.attack.steps)
+        others = {name: partial(_peer, attack) for name, attack in found.items()}
+    reached = {name: strength(judge, batches, attack) for name, attack in (ours | others).items()}
+    clean = strength(judge, batches)
+    eager = replace(config, attack=replace(config.attack, engine="eager", precision=None))
+    plain = reached.get("eager fp32") or strength(judge, batches, _attack(eager, copy.deepcopy(model)))
+    again = _attack(replace(eager, seed=config.seed + 1), copy.deepcopy(model))
+    other_start = strength(judge, batches, again).beside(plain, clean)
+    last = batch._replace(x=x.to(memory_format=torch.channels_last))
+    attacks: dict[str, Callable[[], object]] = {name: partial(attack, last) for name, attack in ours.items()}
+    attacks |= {name: partial(attack, batch) for name, attack in others.items()}
+    memory = {name: growth_mib(call, device) for name, call in (attacks | steps).items()}
     attack_times, step_times = _interleaved(attacks, seconds, device), _interleaved(steps, seconds, device)
     peaks = {kind: _product_speed(device, kind) for kind in (torch.float32, torch.bfloat16)}
     rows = []
@@ -97,33 +118,35 @@ def measure_speed(
                 "step_ms": None if step is None else step[1],
                 "step_img_s": speed,
                 "epoch_s": None if speed is None or rehearsal.images is None else rehearsal.images / speed,
-                "loss": reached[name][0],
-                "robust_acc": reached[name][1],
                 "utilisation": work / (attack_ms / 1e3) / peaks[kind],
                 "memory_mib": memory[name],
+                "attack_gaps": launch_gaps(attacks[name], device),
+                "step_gaps": None if step is None else launch_gaps(steps[name], device),
             }
+            | reached[name].beside(plain, clean)
         )
     return {
         "model": config.model.name, "images": list(x.shape), "data": config.data.name, "device": device,
         "threads": torch.get_num_threads(), "torch": torch.__version__, "method": config.method["name"],
-        "attack_steps": config.attack.steps, "clean_loss": _judged(judge, x, y)[0],
-        "forward_gflop": forward / 1e9, "rows": rows,
+        "attack_steps": config.attack.steps, "forward_gflop": forward / 1e9,
+        "run": None if run is None else str(run), "judged_images": sum(len(batch.y) for batch in batches),
+        "clean_loss": clean.loss, "clean_acc": clean.robust_acc,
+        "plain_loss": plain.loss, "plain_robust_acc": plain.robust_acc,
+        "other_start": other_start, "rows": rows,
     }  # fmt: skip
 
 
-def _attack(config: TrainConfig, model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
+def _attack(config: TrainConfig, model: nn.Module) -> Attack:
     """The attack of a configuration, always from the same start, on a model whose weights no step moves."""
     model = model.to(memory_format=cast(Any, torch.channels_last)).train()
-    images = batch.x.to(memory_format=torch.channels_last)
     attack = build.build_attack(config, build.build_method(config), model)
-    return lambda: attack(images, batch.y, index=batch.index, draw=0)
+    return lambda batch: attack(
+        batch.x.to(memory_format=torch.channels_last), batch.y, index=batch.index, draw=0
+    )
 
 
-@torch.no_grad()
-def _judged(model: nn.Module, adv: Tensor, y: Tensor) -> tuple[float, float]:
-    """Cross-entropy and accuracy of the plain model."""
-    logits = model(adv.contiguous())
-    return float(F.cross_entropy(logits, y)), float((logits.argmax(1) == y).float().mean())
+def _peer(attack: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> Tensor:
+    return attack(batch.x, batch.y)
 
 
 def _interleaved(

@@ -41,8 +41,11 @@ def test_wrong_engine_is_bad_input(capsys):
 
 
 def test_a_weaker_attack_is_marked():
-    rows = [{"name": "a", "loss": 3.0}, {"name": "b", "loss": 2.995}, {"name": "c", "loss": 2.9}]
-    assert weaker({"rows": rows, "clean_loss": 2.0}) == ["c"]
+    rows = [
+        {"name": name, "gain_change": change}
+        for name, change in zip("abcd", (0, -0.005, -0.1, None), strict=True)
+    ]
+    assert weaker({"rows": rows}) == ["c"]
 
 
 def test_peers_stay_inside_the_ball():
