@@ -74,7 +74,7 @@ def test_images_limit_what_is_judged_in_whole_batches(run, bench):
 
 
 def test_a_method_that_remembers_samples_can_be_replayed(tmp_path, small, bench):
-    Trainer(small(epochs=1, method={"name": "te"}), tmp_path / "te").fit()
+    Trainer(small(epochs=1, method={"name": "te", "start": 0}), tmp_path / "te").fit()
     (row,) = bench("--run", tmp_path / "te", "--engines", "eager", "--precisions", "fp32")["rows"]
     assert row["step_ms"] > 0
 
@@ -126,7 +126,7 @@ def test_data_that_are_not_there_are_named(run, tmp_path, capsys):
 
 
 def test_a_step_takes_samples_of_any_id(small):
-    rehearsal = Rehearsal(small(method={"name": "te"}))
+    rehearsal = Rehearsal(small(method={"name": "te", "start": 0}))
     batch = rehearsal.batch(8)
     rehearsal.step(rehearsal.config, rehearsal.model(), batch._replace(index=batch.index + 1000))()
 
