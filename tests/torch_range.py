@@ -54,6 +54,7 @@ def main(requirements: list[str]) -> None:
                     "pytest",
                     "pytest-benchmark",
                     "hypothesis",
+                    "timm",
                 )
                 run(python, "-m", "pip", "install", "-q", "--no-deps", wheel)
                 run(
