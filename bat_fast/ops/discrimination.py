@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bat_fast._checks import check_floating, check_number
 from bat_fast._native import accumulator, differentiable, operator, scaled
@@ -39,7 +38,7 @@ def _loss_and_similarity_grad(
         loss = (share * (log_sum[:, None] - similarity)).sum()
         return loss, anchor[:, None] * probability - share
     rest = similarity.masked_fill(same, -torch.inf).logsumexp(1)[:, None]  # the other classes
-    loss = (share * F.softplus(rest - similarity)).sum()
+    loss = (share * torch.logaddexp(rest - similarity, similarity.new_zeros(()))).sum()
     pull = share * torch.sigmoid(rest - similarity)
     probability = torch.where(same, 0.0, (similarity - rest).exp().nan_to_num(0.0))
     return loss, pull.sum(1, keepdim=True) * probability - pull

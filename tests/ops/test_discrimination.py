@@ -1,5 +1,7 @@
 """discrimination_loss against its definition, written as loops."""
 
+import math
+
 import pytest
 import torch
 
@@ -141,3 +143,17 @@ def test_a_second_derivative_is_an_error(device):
     (grad,) = torch.autograd.grad(loss, features, create_graph=True)
     with pytest.raises(RuntimeError, match="has no second derivative"):
         grad.sum().backward()
+
+
+def test_a_far_positive_keeps_the_digits_of_its_gap():
+    """Beyond 20 a softplus that turns linear loses 1e-10 of the loss."""
+    x, y = torch.tensor([[2.0], [3.0], [-1.0], [-5.0]]).double(), torch.tensor([1, 3, 3, 0])
+    expected = 10 + math.log(
+        math.exp(10) + 2 * math.exp(-10)
+    )  # each anchor: one other class here, one opposite
+    reference = _native.reference_of("discrimination_loss")
+    for loss in (
+        ops.discrimination_loss(x, y, denominator="negatives"),
+        reference(x, y, 0.1, None, "negatives")[0],
+    ):
+        assert abs(float(loss) - expected) < 1e-12
