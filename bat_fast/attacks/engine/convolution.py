@@ -121,6 +121,9 @@ class Convolution:
             return mkldnn._convolution_pointwise_.binary(
                 other, x, self.ahead, bias, *window, "add", 1.0, unary, [], None
             )
+        if tuple(self.out_shape[2:]) == (1, 1):  # torch 2.10 fails there: "could not create a memory"
+            out = mkldnn._convolution_pointwise(x, self.ahead, bias, *window, "none", [], "").add_(other)
+            return out.relu_() if relu else out
         return mkldnn._convolution_pointwise.binary(
             x, other, self.ahead, bias, *window, "add", 1.0, unary, [], None
         )
