@@ -54,17 +54,22 @@ class Layer(NamedTuple):
     window: Window = Window()
     weight: int = -1  # [out, window pixel, in]; for affine [channels], -1 is 1
     bias: int = -1  # [out]; -1 is none
-    adds_source: bool = False  # the gradient of the source is added to that of a later layer
-    adds_other: bool = False
 
 
 def network_plan(layers: Iterable[Layer]) -> Tensor:
-    """The layers as the kernel reads them, int64 [layers, 22]; `layers_of` reads them back."""
-    rows = []
-    for a in layers:
+    """The layers as the kernel reads them, int64 [layers, 22]; `layers_of` reads them back.
+
+    The last two columns say whether a later layer has written the gradient of the source, and of the other.
+    """
+    rows, written = [], set()
+    for a in reversed(list(layers)):
         kind, *places, activation, into, out, window = a[:9]
-        rows.append([KINDS.index(kind), *places, ACTIVATIONS.index(activation), *into, *out, *window, *a[9:]])
-    return torch.tensor(rows, dtype=torch.int64)
+        row = [KINDS.index(kind), *places, ACTIVATIONS.index(activation), *into, *out, *window, *a[9:]]
+        adds_other = a.other in written
+        written.add(a.other)
+        rows.append([*row, a.source in written, adds_other])
+        written.add(a.source)
+    return torch.tensor(rows[::-1], dtype=torch.int64)
 
 
 def layers_of(plan: Tensor) -> list[Layer]:
@@ -73,7 +78,7 @@ def layers_of(plan: Tensor) -> list[Layer]:
     for r in plan.tolist():
         head = KINDS[r[0]], r[1], r[2], r[3], r[4], ACTIVATIONS[r[5]]
         sizes = Map(*r[6:9]), Map(*r[9:12]), Window(*r[12:18])
-        layers.append(Layer(*head, *sizes, r[18], r[19], r[20] > 0, r[21] > 0))
+        layers.append(Layer(*head, *sizes, r[18], r[19]))
     return layers
 
 

@@ -107,14 +107,8 @@ class Builder:
         )  # fmt: skip
 
     def given(self) -> dict:
-        written, layers = set(), []
-        for layer in reversed(self.layers):
-            adds_other = layer.other in written
-            written.add(layer.other)
-            layers.append(layer._replace(adds_source=layer.source in written, adds_other=adds_other))
-            written.add(layer.source)
         weights = torch.cat(self.weights)
-        return {"plan": network_plan(layers[::-1]), "weights": weights, "classes": self.map.channels}
+        return {"plan": network_plan(self.layers), "weights": weights, "classes": self.map.channels}
 
     def exact(self, x: torch.Tensor) -> torch.Tensor:
         """Logits in float64."""

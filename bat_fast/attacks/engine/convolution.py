@@ -35,21 +35,23 @@ class Weights:
 
     def refresh(self) -> None:
         """Write the current values."""
-        layer, scale, shift = self.layer, None, None
-        if self.norm is not None:
-            scale, shift = (t.to(layer.weight.dtype) for t in affine_of(self.norm))
-            broadcast = scale.view(-1, *[1] * (layer.weight.dim() - 1))
-            torch.mul(layer.weight, broadcast, out=self._folded)
-            if self._folded is not self.weight:
-                self.weight.copy_(self._folded)
-        else:
-            self.weight.copy_(layer.weight)
-        if self.bias is not None:
-            bias = layer.bias
-            if scale is not None and shift is not None:
-                bias = shift if bias is None else torch.addcmul(shift, bias, scale)
-            assert bias is not None
+        weight = self.layer.weight
+        scale, bias = self.scale_and_bias()
+        if scale is not None:
+            torch.mul(weight, scale.view(-1, *[1] * (weight.dim() - 1)), out=self._folded)
+            weight = self._folded
+        if weight is not self.weight:
+            self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
+
+    def scale_and_bias(self) -> tuple[Tensor | None, Tensor | None]:
+        """The factor of each output channel, and the bias behind it; None where there is none."""
+        bias = self.layer.bias
+        if self.norm is None:
+            return None, bias
+        scale, shift = (t.to(self.layer.weight.dtype) for t in affine_of(self.norm))
+        return scale, shift if bias is None else torch.addcmul(shift, bias, scale)
 
 
 def affine_of(norm: Any) -> tuple[Tensor, Tensor]:

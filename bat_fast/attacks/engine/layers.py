@@ -59,6 +59,13 @@ class Layer:
         self.saved = y if self.act.saves_output else z
         return y
 
+    def _activated(self, out: Tensor) -> Tensor:
+        """Likewise, where a ReLU has been done already."""
+        if self.act is not RELU:
+            return self._activate(out)
+        self.saved = out
+        return out
+
     def _incoming(self, grads: Gradients) -> tuple[Tensor, bool]:
         """The gradient behind the activation; None never arrives, as every layer is used."""
         grad, own = grads.take(self.target)
@@ -75,7 +82,6 @@ class ConvLayer(Layer):
     def __init__(self, conv: Convolution, act: Pointwise | None, other: int | None) -> None:
         self.conv, self.act, self.other = conv, act, other
         self.write_other = False
-        self._relu = act is RELU
 
     def refresh(self) -> None:
         self.conv.weights.refresh()
@@ -87,10 +93,8 @@ class ConvLayer(Layer):
         x = x.to(dtype=dtype, memory_format=torch.channels_last)
         if other is not None:
             other = other.to(dtype=dtype, memory_format=torch.channels_last)
-        out = self.conv.forward(x, other, self._relu, self.write_other)
-        if self._relu:
-            self.saved = out
-        values[self.target] = out if self._relu else self._activate(out)
+        out = self.conv.forward(x, other, self.act is RELU, self.write_other)
+        values[self.target] = self._activated(out)
 
     def backward(self, grads: Gradients) -> None:
         grad, own = self._incoming(grads)
@@ -117,11 +121,9 @@ class LinearLayer(Layer):
         self.weights.refresh()
 
     def forward(self, values: Values) -> None:
-        x, relu = values[self.sources[0]].to(self.weights.dtype), self.act is RELU
-        out = linear(x, self.weights.weight, self.weights.bias, relu)
-        if relu:
-            self.saved = out
-        values[self.target] = out if relu else self._activate(out)
+        x = values[self.sources[0]].to(self.weights.dtype)
+        out = linear(x, self.weights.weight, self.weights.bias, self.act is RELU)
+        values[self.target] = self._activated(out)
 
     def backward(self, grads: Gradients) -> None:
         grad, _ = self._incoming(grads)

@@ -43,6 +43,7 @@ class Plan:
         values: how many of one image there are, in all layers together.
         weights: how many there are.
         work: multiplications for one image.
+        layers: of the plan, for `bat_fast.ops.network.network_plan`.
         binders: given the flat weights, each returns what writes those of one layer as they are now.
 
     Raises:
@@ -53,7 +54,7 @@ class Plan:
         self._dtype = dtype
         self.values = self.weights = self.work = 0
         self.binders: list[Callable[[Tensor], Refresh]] = []  # flat weights -> what writes some of them
-        self.planned: list[Planned] = []
+        self.layers: list[Planned] = []
         self._maps = {first: (self._room(images), images)}  # slot -> where its values begin, and their shape
         self._flat: set[int] = set()  # slots that are one row; their shape here stays that of before
         for layer in layers:
@@ -62,20 +63,9 @@ class Plan:
     def classes(self, last: int) -> int:
         """The number of logits, which are what the slot ``last`` holds."""
         begin, out = self._maps[last]
-        if begin != self.planned[-1].target or out[:2] != (1, 1):
+        if begin != self.layers[-1].target or out[:2] != (1, 1):
             raise ValueError("it ends in something else than logits")
         return out.channels
-
-    def layers(self) -> list[Planned]:
-        """The layers, with their gradients added up where several layers read the same values."""
-        written: set[int] = set()
-        result = []
-        for layer in reversed(self.planned):
-            adds_other = layer.other in written
-            written.add(layer.other)
-            result.append(layer._replace(adds_source=layer.source in written, adds_other=adds_other))
-            written.add(layer.source)
-        return result[::-1]
 
     def _room(self, values: Map) -> int:
         begin, self.values = self.values, self.values + values.height * values.width * values.channels
@@ -97,7 +87,10 @@ class Plan:
         elif isinstance(layer, (AffineLayer, ConstantLayer)):
             if isinstance(layer, ConstantLayer) and not _per_channel(layer.constant(), into.channels):
                 raise ValueError("a constant per pixel")
-            places = {"weight": self._place(into.channels), "bias": self._place(into.channels)}
+            places: dict[str, Any] = {
+                "weight": self._place(into.channels),
+                "bias": self._place(into.channels),
+            }
             self.binders.append(lambda flat: partial(_write_affine, flat, layer, into.channels, **places))
             self._plan(layer, "affine", into, **places)
         elif isinstance(layer, ActivationLayer):
@@ -111,7 +104,9 @@ class Plan:
         else:
             raise ValueError(type(layer).__name__)
 
-    def _plan(self, layer: Layer, kind: str, out: Map, **rest: Any) -> None:
+    def _plan(
+        self, layer: Layer, kind: str, out: Map, *, row: Map | None = None, other: int = -1, **rest: Any
+    ) -> None:
         source, into = self._maps[layer.sources[0]]
         act = "relu" if layer.relu else layer.act and layer.act.name
         if act not in ACTIVATIONS:
@@ -119,9 +114,7 @@ class Plan:
         before = self._room(out) if act == "silu" else -1
         target = self._room(out)
         self._maps[layer.target] = target, out
-        other = rest.pop("other", -1)
-        into = rest.pop("into", into)
-        self.planned.append(Planned(kind, source, other, before, target, act, into, out, **rest))
+        self.layers.append(Planned(kind, source, other, before, target, act, row or into, out, **rest))
 
     def _place(self, count: int) -> int:
         begin, self.weights = self.weights, self.weights + count
@@ -133,11 +126,10 @@ class Plan:
             raise ValueError("groups or dilation")
         _, channels, height, width = conv.out_shape
         out = Map(height, width, channels)
-        height, width = conv.weights.layer.kernel_size  # type: ignore[misc]
-        shape = (channels, height, width, into.channels)
+        shape = (channels, *conv.kernel, into.channels)
         other = -1 if layer.other is None else self._maps[layer.other][0]
         places = self._weights_of(conv.weights, shape, out.height * out.width)
-        window = Window(height, width, *conv.stride, *conv.padding)
+        window = Window(*conv.kernel, *conv.stride, *conv.padding)
         self._plan(layer, "window", out, other=other, window=window, **places)
 
     def _linear(self, layer: LinearLayer, into: Map) -> None:
@@ -145,23 +137,24 @@ class Plan:
         if into.height * into.width > 1 and layer.sources[0] not in self._flat:
             raise ValueError("a linear layer on images")
         places = self._weights_of(layer.weights, (out, *into), 1)
-        self._plan(layer, "window", Map(1, 1, out), into=Map(1, 1, row), **places)
+        self._plan(layer, "window", Map(1, 1, out), row=Map(1, 1, row), **places)
 
-    def _weights_of(self, weights: Weights, shape: tuple[int, ...], pixels: int) -> dict[str, int]:
+    def _weights_of(self, weights: Weights, shape: tuple[int, ...], pixels: int) -> dict[str, Any]:
         """Room for weights as ``shape`` [out, height, width, in], which so many ``pixels`` meet."""
         if weights.layer.weight.dtype != self._dtype:
             raise ValueError("weights of another precision")
         out, height, width, channels = shape
         begin, count = self._place(math.prod(shape)), math.prod(shape)
-        some = weights.layer.bias is not None or weights.norm is not None
-        bias = self._place(out) if some else -1
+        bias = -1 if weights.bias is None else self._place(out)
 
         def bind(flat: Tensor) -> Refresh:
             to_weight, to_bias = flat[begin : begin + count].view(shape), flat[bias : bias + out]
 
             def refresh() -> None:
-                weight, shift = _folded(weights)
-                to_weight.copy_(weight.view(out, channels, height, width).permute(0, 2, 3, 1))
+                scale, shift = weights.scale_and_bias()
+                weight = weights.layer.weight.view(out, channels, height, width)
+                weight = weight if scale is None else weight * scale.view(-1, 1, 1, 1)
+                to_weight.copy_(weight.permute(0, 2, 3, 1))
                 if shift is not None:
                     to_bias.copy_(shift)
 
@@ -179,16 +172,6 @@ class Plan:
         height, width = ((size + 2 * p - k) // s + 1 for size, p, k, s in sides)
         window = Window(*kernel, *stride, *pad)
         self._plan(layer, "max_pool", Map(height, width, into.channels), window=window)
-
-
-def _folded(weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """The weights of the moment with the batch norm behind them."""
-    weight, bias = weights.layer.weight, weights.layer.bias
-    if weights.norm is None:
-        return weight, bias
-    scale, shift = affine_of(weights.norm)
-    folded = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-    return folded, shift if bias is None else torch.addcmul(shift, bias, scale)
 
 
 def _write_affine(flat: Tensor, layer: Layer, channels: int, weight: int, bias: int) -> None:

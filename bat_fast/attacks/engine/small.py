@@ -52,7 +52,7 @@ class SmallNetwork:
         weights = x.new_zeros(plan.weights)
         self._refresh = [bind(weights) for bind in plan.binders]
         self._given: dict[str, Any] = {
-            "plan": network_plan(plan.layers()), "weights": weights, "classes": classes
+            "plan": network_plan(plan.layers), "weights": weights, "classes": classes
         }  # fmt: skip
 
     def refresh(self) -> None:
