@@ -53,6 +53,17 @@ def check_floating(name: str, tensor: Tensor, *, wide_only: bool = True) -> None
         raise TypeError(f"{name} must be one of {names} on {tensor.device.type}, got {tensor.dtype}")
 
 
+def check_step(adv: Tensor, clean: Tensor, step_size: float, eps: float, lo: float, hi: float) -> None:
+    """Raise unless a step of ``adv`` in the ball around ``clean`` is possible."""
+    check_number("step_size", step_size, 0.0)
+    check_number("eps", eps, 0.0)
+    check_range(lo, hi)
+    check_floating("adv", adv)
+    check_like("clean", clean, "adv", adv)
+    if clean.dtype != adv.dtype:
+        raise TypeError(f"clean must have the dtype of adv, {adv.dtype}, got {clean.dtype}")
+
+
 def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
     """Raise unless ``labels`` [N] int64 holds a class of each row of ``rows`` [N, C].
 

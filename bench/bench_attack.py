@@ -106,12 +106,19 @@ def compiled_by_hand(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def hand(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-    adv, low, high = start(x), (x - EPS).clamp_(0, 1), (x + EPS).clamp_(0, 1)
+    return climbed_by_hand(model, start(x), x, y, dtype, EPS)
+
+
+def climbed_by_hand(
+    model: Callable[[Tensor], Tensor], adv: Tensor, x: Tensor, y: Tensor, dtype: torch.dtype, eps: float
+) -> Tensor:
+    """``adv`` after all steps, of a quarter of the radius ``eps``."""
+    low, high = (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)
     for _ in range(STEPS):
         leaf = adv.to(dtype, copy=True).requires_grad_()
         loss = F.cross_entropy(model(leaf).float(), y, reduction="sum")
         (grad,) = torch.autograd.grad(loss, leaf)
-        torch.clamp(adv.add_(grad.sign_().to(adv.dtype), alpha=EPS / 4), low, high, out=adv)
+        torch.clamp(adv.add_(grad.sign_().to(adv.dtype), alpha=eps / 4), low, high, out=adv)
     return adv
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_attack import folded
+from bench_attack import STEPS, climbed_by_hand, folded
 from timing import interleaved, machine
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +31,7 @@ from bat_fast import PGD, Batch, methods, models
 from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.precision import Autocast
 
-EPS, STEPS = 0.15, 10
+EPS = 0.15
 ALPHA, BETA, TEMPERATURE = 1.0, 0.2, 0.1
 
 
@@ -67,14 +67,8 @@ def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tenso
 
 
 def hand_attack(model: nn.Module, x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-    fast = folded(model, dtype)
-    low, high = (x - EPS).clamp_(0, 1), (x + EPS).clamp_(0, 1)
-    adv = torch.empty_like(x).uniform_(-EPS, EPS).add_(x).clamp_(0, 1)
-    for _ in range(STEPS):
-        leaf = adv.to(dtype, copy=True).requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(fast(leaf).float(), y, reduction="sum"), leaf)
-        torch.clamp(adv.add_(grad.sign_().to(adv.dtype), alpha=EPS / 4), low, high, out=adv)
-    return adv
+    begin = torch.empty_like(x).uniform_(-EPS, EPS).add_(x).clamp_(0, 1)
+    return climbed_by_hand(folded(model, dtype), begin, x, y, dtype, EPS)
 
 
 def hand_step(

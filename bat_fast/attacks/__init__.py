@@ -1,8 +1,8 @@
 """Attacks: the inner maximisation of adversarial training."""
 
-from bat_fast.attacks.frozen import frozen
+from bat_fast.attacks.frozen import frozen, kept_buffers
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pgd import PGD
 from bat_fast.attacks.targets import random_targets
 
-__all__ = ["PGD", "AttackLoss", "frozen", "random_targets"]
+__all__ = ["PGD", "AttackLoss", "frozen", "kept_buffers", "random_targets"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -22,24 +22,31 @@ def frozen(model: nn.Module, bn_mode: str) -> Iterator[None]:
     for module in model.modules():  # once: the walk costs more than a step of a small network
         modes.append((module, module.training))
         learning += [p for p in module._parameters.values() if p is not None and p.requires_grad]
-    buffers = []
-    if bn_mode == "train":
-        with torch.no_grad():
-            buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        if not model.training:
+    with kept_buffers(model) if bn_mode == "train" else nullcontext():
+        if bn_mode == "train" and not model.training:
             model.train()
-    elif any(training for _, training in modes):
-        model.eval()
-    for parameter in learning:
-        parameter.requires_grad_(False)
+        elif bn_mode != "train" and any(training for _, training in modes):
+            model.eval()
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
+            for module, training in modes:
+                if module.training != training:
+                    module.training = training
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Buffers (running statistics) are afterwards as they were before."""
+    with torch.no_grad():
+        kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
-        for module, training in modes:
-            if module.training != training:
-                module.training = training
         with torch.no_grad():
-            for buffer, value in buffers:
+            for buffer, value in kept:
                 buffer.copy_(value)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._checks import attack_arguments, check_floating, check_like, check_number, check_range
+from bat_fast._checks import attack_arguments, check_floating, check_number, check_step
 from bat_fast._native import operator
 
 KINDS = ("window", "affine", "max_pool", "mean", "sum")
@@ -222,14 +222,10 @@ def network_attack_(
         ValueError, TypeError, RuntimeError: as in `network_gradient` and `attack_grad`.
     """
     _check("adv", adv, plan, weights)
-    check_like("clean", clean, "adv", adv)
-    if clean.dtype != adv.dtype:
-        raise TypeError(f"clean must have the dtype of adv, {adv.dtype}, got {clean.dtype}")
+    check_step(adv, clean, step_size, eps, lo, hi)
     if norm not in ("linf", "l2"):
         raise ValueError(f"norm must be 'linf' or 'l2', got {norm!r}")
-    for name, number in (("steps", steps), ("step_size", step_size), ("eps", eps)):
-        check_number(name, number, 0.0)
-    check_range(lo, hi)
+    check_number("steps", steps, 0.0)
     logits = adv.new_empty(len(adv), classes)
     climbed = attack_arguments(logits, target, loss, reference, soft, soft_weight, targeted, label)
     torch.ops.bat_fast.network_attack_(

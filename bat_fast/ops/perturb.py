@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bat_fast._checks import check_floating, check_like, check_number, check_range
+from bat_fast._checks import check_like, check_step
 from bat_fast._native import operator
 
 
@@ -62,14 +62,8 @@ def linf_step_(
 def _check_step(
     adv: Tensor, grad: Tensor, clean: Tensor, step_size: float, eps: float, lo: float, hi: float
 ) -> None:
-    check_number("step_size", step_size, 0.0)
-    check_number("eps", eps, 0.0)
-    check_range(lo, hi)
-    check_floating("adv", adv)
+    check_step(adv, clean, step_size, eps, lo, hi)
     check_like("grad", grad, "adv", adv)
-    check_like("clean", clean, "adv", adv)
-    if clean.dtype != adv.dtype:
-        raise TypeError(f"clean must have the dtype of adv, {adv.dtype}, got {clean.dtype}")
     if grad.dtype not in (adv.dtype, torch.float16, torch.bfloat16):
         raise TypeError(f"grad must be {adv.dtype}, float16 or bfloat16, got {grad.dtype}")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bat_fast.train.recompute import kept_buffers
+from bat_fast.attacks import kept_buffers
 
 
 @contextmanager

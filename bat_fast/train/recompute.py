@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 
@@ -14,7 +13,7 @@ class Recompute(nn.Module):
     """``model`` with checkpointed blocks: they keep their inputs alone, and run again in the backward pass.
 
     The switch is on during the forward pass only, so an attack meets the model as it is. Call the backward
-    pass inside `kept_buffers`, or batch norm takes every batch into its running statistics twice.
+    pass inside `bat_fast.attacks.kept_buffers`, or batch norm takes every batch into its statistics twice.
 
     Args:
         model: shares its parameters and modes. Has ``set_grad_checkpointing``, as the models of timm do.
@@ -49,16 +48,3 @@ class Recompute(nn.Module):
             yield
         finally:
             model.set_grad_checkpointing(False)
-
-
-@contextmanager
-def kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Buffers (running statistics) are afterwards as they were before."""
-    with torch.no_grad():
-        kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks import PGD, AttackLoss, frozen, random_targets
+from bat_fast.attacks import PGD, AttackLoss, frozen, kept_buffers, random_targets
 from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
@@ -18,7 +18,7 @@ from bat_fast.train.awp import perturbed
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.micro_batches import cut, merge
 from bat_fast.train.precision import Autocast
-from bat_fast.train.recompute import Recompute, kept_buffers
+from bat_fast.train.recompute import Recompute
 
 
 class TrainStep:
