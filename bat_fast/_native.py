@@ -1,4 +1,4 @@
-"""What the operator files share: the native library, registration, Philox.
+"""What the operator files share: the native library and registration.
 
 An operator is a schema plus a pure-PyTorch reference. The reference is registered for every device;
 a native kernel, where the library holds one, overrides it for its device by dispatch alone.
@@ -165,18 +165,3 @@ def valid_labels(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     A row without a valid label becomes NaN: a reference on CUDA must not read outside a row either.
     """
     return (labels >= 0) & (labels < classes), labels.clamp(0, classes - 1)
-
-
-_MASK = 0xFFFFFFFF
-
-
-def philox(seed: int, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10 (Salmon et al. 2011) of four int64 tensors of 32-bit counters: four of 32-bit words."""
-    key0, key1 = seed & _MASK, seed >> 32 & _MASK
-    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
-    for _ in range(10):
-        high0, low0 = (c0 * 0xD2511F53 >> 32) & _MASK, (c0 * 0xD2511F53) & _MASK
-        high1, low1 = (c2 * 0xCD9E8D57 >> 32) & _MASK, (c2 * 0xCD9E8D57) & _MASK
-        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
-        key0, key1 = (key0 + 0x9E3779B9) & _MASK, (key1 + 0xBB67AE85) & _MASK
-    return c0, c1, c2, c3

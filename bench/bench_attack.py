@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import Timing, interleaved, machine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import PGD, models, ops
+from bat_fast.measure.timing import Timing, interleaved, machine
 from bat_fast.train.allocator import keep_freed_memory
 
 EPS, STEPS = 8 / 255, 10

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import interleaved, machine
 from torch import Tensor
 
 from bat_fast import PGD, Batch, data, methods, models
@@ -38,6 +37,7 @@ from bat_fast.data.cache import FOLDER
 from bat_fast.data.dali import missing
 from bat_fast.data.generate import write_tiny_imagenet
 from bat_fast.data.prepare import prepare
+from bat_fast.measure.timing import interleaved, machine
 from bat_fast.train.allocator import keep_freed_memory
 
 BATCH, PAD = 128, 4

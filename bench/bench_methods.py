@@ -19,11 +19,10 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from timing import machine
-
+from bat_fast.cli.settings import read_command
 from bat_fast.config import recipes
+from bat_fast.measure.timing import machine
 from bat_fast.train import Trainer
-from bat_fast.train.settings import read_command
 
 BASE = "digits-standard"
 

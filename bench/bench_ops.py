@@ -27,11 +27,11 @@ from typing import Any
 import pytest
 import torch
 from op_cases import Case, Scene, Work
-from timing import Timing, gpu_ceilings, interleaved, interleaved_on_gpu, machine
 from torch import Tensor
 
 import bat_fast
 from bat_fast import _native, ops
+from bat_fast.measure.timing import Timing, gpu_ceilings, interleaved, interleaved_on_gpu, machine
 
 COLUMNS = ("native", "eager", "best", "compiled", "floor")
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 from bench_attack import STEPS, climbed_by_hand, folded
-from timing import interleaved, machine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import PGD, Batch, methods, models
+from bat_fast.measure.timing import interleaved, machine
 from bat_fast.train.allocator import keep_freed_memory
-from bat_fast.train.precision import Autocast
+from bat_fast.train.learner import Autocast
 
 EPS = 0.15
 ALPHA, BETA, TEMPERATURE = 1.0, 0.2, 0.1

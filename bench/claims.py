@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import machine
 from torch import Tensor
 
 from bat_fast import PGD, data, methods
 from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio, TrainConfig
 from bat_fast.evaluate import evaluate
+from bat_fast.measure.timing import machine
 from bat_fast.train import Trainer
 
 EPOCHS, EPS, STEPS, HARMFUL, RARE = 60, Ratio("0.1"), 5, 0.10, 0.05

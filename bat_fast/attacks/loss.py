@@ -26,3 +26,6 @@ class AttackLoss:
 
     soft_weight: float = 0.0
     """Weight of that term."""
+
+    weight: float = 1.0
+    """Weight of ``loss`` where a method around this one adds a term; alone it moves no step."""

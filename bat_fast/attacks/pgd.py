@@ -78,7 +78,7 @@ class PGD:
     ) -> None:
         self.model = model
         self.eps = float(eps)
-        self.step_size = self.eps / 4 if step_size is None else float(step_size)
+        self.step_size = default_step_size(self.eps) if step_size is None else float(step_size)
         self.steps = steps
         self.norm = _choice("norm", norm, tuple(_STEPS))
         self.loss = loss
@@ -224,6 +224,11 @@ class PGD:
             if logits.dtype == torch.float16:
                 grad_logits.mul_(_FP16_SCALE)
             self.step(adv, network.backward(grad_logits.to(logits.dtype)), clean)
+
+
+def default_step_size(eps: float) -> float:
+    """The step of an attack that names none: a quarter of the radius."""
+    return eps / 4
 
 
 def _usable(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bat_fast import ops
+from bat_fast._random import TARGET_SEED
 
 
 def random_targets(
@@ -25,6 +26,6 @@ def random_targets(
         raise ValueError(f"attack.targets: {num_classes} class leaves no other one to move towards")
     half = torch.full((len(y), 1), 0.5, device=y.device)
     # The generator of the random starts, with another seed: one number in [0, 1] per sample.
-    unit = ops.random_start(half, eps=0.5, seed=seed ^ 0x7A26E7, index=index, draw=draw)
+    unit = ops.random_start(half, eps=0.5, seed=seed ^ TARGET_SEED, index=index, draw=draw)
     offset = (unit.flatten() * (num_classes - 1)).long().clamp_(max=num_classes - 2)
     return (y + 1 + offset) % num_classes

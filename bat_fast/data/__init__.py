@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bat_fast.config import Ratio
 from bat_fast.data.augment import Augment
 from bat_fast.data.choose import choose, create_loader
 from bat_fast.data.extra import ExtraData
@@ -23,6 +22,7 @@ from bat_fast.data.label_noise import add_label_noise
 from bat_fast.data.loader import Loader
 from bat_fast.data.resident import ResidentLoader
 from bat_fast.data.source import Source, Splits
+from bat_fast.ratio import Ratio
 
 __all__ = [
     "Augment",

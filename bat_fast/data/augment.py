@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bat_fast._native import philox
+from bat_fast._random import CUTOUT, WINDOW, philox
 from bat_fast.config import AugmentConfig
 from bat_fast.ops import crop_flip
-
-_CUTOUT, _WINDOW = 0x4355544F, 0x57494E44  # first counter words: streams of their own beside crop_flip's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class Augment(AugmentConfig):
 
 def cutout(x: Tensor, ids: Tensor, side: int, *, seed: int, epoch: int) -> Tensor:
     """Set a square of each image of ``x`` [N, C, H, W] to 0, in place; its centre is anywhere."""
-    draws = uniform(_CUTOUT, ids, seed, epoch)
+    draws = uniform(CUTOUT, ids, seed, epoch)
     hidden = []
     for size, draw in zip(x.shape[2:], draws[:2], strict=True):
         centre = (draw * size).long()[:, None]
@@ -72,7 +70,7 @@ def cutout(x: Tensor, ids: Tensor, side: int, *, seed: int, epoch: int) -> Tenso
 
 def windows(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
     """Four uniform numbers in [0, 1) for each sample, [N, 4] float32: where `files.crop_of` cuts."""
-    return torch.stack(uniform(_WINDOW, ids, seed, epoch), 1)
+    return torch.stack(uniform(WINDOW, ids, seed, epoch), 1)
 
 
 def uniform(domain: int, ids: Tensor, seed: int, epoch: int) -> list[Tensor]:

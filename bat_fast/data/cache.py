@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bat_fast._atomic import atomic_text, sync
 from bat_fast.data.files import Files, decode_rows
 from bat_fast.data.source import Source
 
@@ -91,7 +92,7 @@ def build_cache(
             pixels.flush()
             state["done"] = rows.stop
             state["failed"] |= {str(rows[place]): reason for place, reason in failed.items()}
-            _write(journal, json.dumps(state))
+            atomic_text(journal, json.dumps(state))
             if progress is not None:
                 progress(rows.stop, total)
     labels = np.array(contents.labels)
@@ -109,11 +110,11 @@ def build_cache(
         "sha256": {name: _hash(draft / name) for name in ("images.npy", "labels.npy")},
         "left_out": sorted(state["failed"].values()),
     }
-    _write(draft / "meta.json", json.dumps(meta, indent=1))
+    atomic_text(draft / "meta.json", json.dumps(meta, indent=1))
     journal.unlink()
-    _sync(draft / "labels.npy")
+    sync(draft / "labels.npy")
     draft.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     return meta
 
 
@@ -191,19 +192,3 @@ def _damaged(folder: Path, why: str) -> str:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a small file in one step."""
-    draft = path.with_name(f"{path.name}.tmp")
-    draft.write_text(text)
-    _sync(draft)
-    draft.replace(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bat_fast._random import EXTRA_LABEL
 from bat_fast.batch import Batch
 from bat_fast.data.augment import Augment, uniform
 from bat_fast.data.order import epoch_order
 from bat_fast.data.source import Source
-
-_LABEL = 0x4C41424C  # first counter word of the labels that are drawn
 
 
 class ExtraData:
@@ -93,7 +92,7 @@ class ExtraData:
         labels = self._labels[rows]
         if labels.dim() == 1:
             return labels
-        chance = uniform(_LABEL, ids, self.seed, epoch)[0][:, None] * labels[:, -1:]
+        chance = uniform(EXTRA_LABEL, ids, self.seed, epoch)[0][:, None] * labels[:, -1:]
         return (chance >= labels).sum(1).clamp_(max=labels.shape[1] - 1)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from bat_fast.config import Ratio
+from bat_fast._random import generator
 from bat_fast.data.files import decode_rows
 from bat_fast.data.source import Source
+from bat_fast.ratio import Ratio
 
 _CHUNK = 1000  # images at a time: a set may be larger than the memory
 
@@ -39,14 +39,13 @@ def add_label_noise(source: Source, *, kind: str, rate: float | str, seed: int) 
         raise ValueError(f"data.label_noise.rate must be in [0, 1], got {rate:g}")
     if source.num_classes < 2:
         raise ValueError(f"data.label_noise: {source.name} has a single class")
-    key = hashlib.sha256(f"label noise/{seed}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
+    rng = generator("label noise", seed)
     count = len(source)
     by_id = source.index.argsort()
-    drawn = by_id[torch.randperm(count, generator=generator)[: round(rate * count)]]
+    drawn = by_id[torch.randperm(count, generator=rng)[: round(rate * count)]]
     labels = source.labels.clone()
     if kind == "symmetric":
-        labels[drawn] = torch.randint(source.num_classes, (len(drawn),), generator=generator)
+        labels[drawn] = torch.randint(source.num_classes, (len(drawn),), generator=rng)
     else:
         labels[drawn] = _nearest_other(source, drawn)
     return replace(source, labels=labels, true_labels=source.labels)

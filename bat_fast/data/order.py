@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
-
-def generator(*key: object) -> torch.Generator:
-    """A generator for ``key``. torch's CPU generator reads 32 bits of its seed: hence a hash."""
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+from bat_fast._random import generator
 
 
 def epoch_order(count: int, seed: int, epoch: int, *more: str) -> Tensor:

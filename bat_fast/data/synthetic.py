@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast.data.order import generator
+from bat_fast._random import generator
 from bat_fast.data.source import Source, Splits, sampled_stats
 from bat_fast.data.tree import divide
 

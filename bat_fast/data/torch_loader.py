@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bat_fast._random import generator
 from bat_fast.data.augment import windows
 from bat_fast.data.files import Files, decode_rows
 from bat_fast.data.loader import Loader, Pixels
-from bat_fast.data.order import generator
 from bat_fast.data.source import Source
 
 

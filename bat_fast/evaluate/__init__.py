@@ -1,7 +1,7 @@
 """Accuracy of a model, and models that were saved."""
 
+from bat_fast.device import pick_device
 from bat_fast.evaluate.accuracy import evaluate
-from bat_fast.evaluate.device import pick_device
-from bat_fast.evaluate.load import build_model, load_run
+from bat_fast.runs.model_file import build_model, load_run
 
 __all__ = ["build_model", "evaluate", "load_run", "pick_device"]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bat_fast import data
-from bat_fast.attacks import PGD
+from bat_fast.device import pick_device
 from bat_fast.evaluate.accuracy import evaluate
-from bat_fast.evaluate.device import pick_device
-from bat_fast.evaluate.load import load_run
+from bat_fast.evaluate.attacks import make_attack
+from bat_fast.runs.metrics import metric
+from bat_fast.runs.model_file import load_run
 
 SPLITS = ("train", "val", "test")
 
@@ -46,21 +47,22 @@ def evaluate_saved(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     device = pick_device(device)
     model, saved = load_run(path, device)
-    radius, step = float(saved["eps"]), float(saved["step_size"])
+    radius, step = float(saved["eps"]), saved["step_size"]
     if eps is not None and eps != radius:
-        step = step * eps / radius if radius else eps / 4
+        step = step * eps / radius if radius else None
         radius = float(eps)
-    attack = PGD(model, eps=radius, step_size=step, steps=steps, norm=saved["norm"], seed=saved["seed"])
+    name = f"pgd{steps}"
+    attack = make_attack(name, model, eps=radius, step_size=step, norm=saved["norm"], seed=saved["seed"])
     loader = split_loader(saved, split, batch_size, device, root)
     counts = evaluate(model, loader, attack)
     return {
         "metrics": {
-            f"{split}/clean_acc": counts["clean_acc"],
-            f"{split}/pgd{steps}_acc": counts["robust_acc"],
+            metric(split, "clean"): counts["clean_acc"],
+            metric(split, name): counts["robust_acc"],
         },
         "n_examples": counts["n_examples"],
         "split": split,
-        "attack": {"norm": attack.norm, "eps": radius, "step_size": step, "steps": steps},
+        "attack": {"norm": attack.norm, "eps": radius, "step_size": attack.step_size, "steps": steps},
     }
 
 

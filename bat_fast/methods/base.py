@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.batch import Batch
+
+State = dict[str, Any]
 
 
 class Terms(NamedTuple):
@@ -19,30 +23,55 @@ class Terms(NamedTuple):
     logits: Tensor | None = None  # [N, C] that the method fits to the labels, differentiable
 
 
-@runtime_checkable
-class Method(Protocol):
+class Method(ABC):
     """The seam between the trainer and a training method.
 
-    A method never touches modes, gradients, optimisers or data: it says what the attack climbs and
-    what the weights descend. It may also have any of these, which the trainer looks for:
-
-    - ``state_dict() -> State`` and ``load_state_dict(state)``: what a resumed run needs;
-    - ``prepare(num_samples, num_classes, device)``: called once, before the first batch and before
-      ``load_state_dict``; every ``batch.index`` is below ``num_samples``;
-    - ``attack_options(attack) -> dict``: arguments of `bat_fast.PGD` that the method sets itself, given
-      those of the configuration (``eps``, ``steps``, ``norm``, ...);
-    - ``replays: int``: train that many times on each batch, and take the step of the attack with the
-      gradient that the training loss leaves at the images, instead of attacking on its own.
+    A method never touches modes, gradients, optimisers or data: it says what the attack climbs and what the
+    weights descend. `__call__` must be written; all else has a default that most methods keep.
     """
 
+    replays: int = 0
+    """Train that many times on each batch, and take the step of the attack with the gradient that the
+    training loss leaves at the images, instead of attacking on its own; 0 attacks."""
+
+    def prepare(self, num_samples: int, num_classes: int, device: str) -> None:
+        """Called once, before the first batch and before `load_state_dict`.
+
+        Args:
+            num_samples: every ``batch.index`` is below it.
+            num_classes: of the model.
+            device: where the batches are.
+        """
+
+    def attack_options(self, attack: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of `bat_fast.PGD` that the method sets itself.
+
+        Args:
+            attack: those of the configuration (``eps``, ``steps``, ``norm``, ...).
+        """
+        return {}
+
     def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss | None:
-        """The objective of the attack; None trains on the clean images.
+        """The objective of the attack: cross-entropy; None trains on the clean images.
 
         Called without gradients and with the model as the attack sees it (``attack.bn_mode``).
         """
+        return AttackLoss("ce")
 
+    @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
-        """The loss of one batch, given its adversarial images ``x_adv`` [N, C, H, W]."""
+        """The loss of one batch.
 
+        Args:
+            model: in train mode.
+            batch: the clean images, labels and ids.
+            x_adv: [N, C, H, W] in [0, 1], its adversarial images.
+            epoch: counted from 0.
+        """
 
-State = dict[str, Any]
+    def state_dict(self) -> State:
+        """What a resumed run needs; empty for a method that remembers nothing."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over what `state_dict` gave."""

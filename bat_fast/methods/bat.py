@@ -9,15 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import ops
-from bat_fast.attacks.loss import AttackLoss
 from bat_fast.batch import Batch
-from bat_fast.methods.base import Terms
+from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.options import at_least, choice
 from bat_fast.methods.outcome import outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bat:
+class Bat(Method):
     """Adversarial training that does not fit harmful samples, and keeps the classes apart.
 
     With ``z_i = f(x'_i)``, ``p = softmax(z)`` and the penultimate features ``h_i`` of ``x'_i``, scaled to
@@ -73,18 +72,7 @@ class Bat:
         at_least("bat.corruption", self.corruption, 0.0)
         at_least("bat.radius", self.radius, 0.0)
 
-    def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss:
-        """Cross-entropy."""
-        del model, batch, epoch
-        return AttackLoss("ce")
-
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        x_adv: Tensor,  # [N, C, H, W] in [0, 1]
-        epoch: int,
-    ) -> Terms:
+    def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
         """The loss of one batch.
 
         Metrics: ``loss``, ``robust_acc``, ``weight_mean``, ``harmful_share`` (of weights below 1), and with

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import ops
-from bat_fast.attacks.loss import AttackLoss
 from bat_fast.batch import Batch
-from bat_fast.methods.base import Terms
+from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.options import at_least, choice
 from bat_fast.methods.outcome import outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holistic:
+class Holistic(Method):
     """The loss under the worst distribution near the batch. With ``l_i = CE(f(x'_i), y_i)``::
 
         loss = V = max_w  sum_i w_i l_i + w_{N+1} max_i l_i
@@ -41,20 +40,8 @@ class Holistic:
         at_least("holistic.alpha", self.alpha, 0.0)
         at_least("holistic.r", self.r, 0.0)
 
-    def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss:
-        """Cross-entropy."""
-        del model, batch, epoch
-        return AttackLoss("ce")
-
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        x_adv: Tensor,  # [N, C, H, W] in [0, 1]
-        epoch: int,
-    ) -> Terms:
+    def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
         """The loss of one batch; metrics ``loss``, ``certificate`` (which is V) and ``robust_acc``."""
-        del epoch
         logits = model(x_adv)
         losses = F.cross_entropy(logits, batch.y, reduction="none")
         value = ops.holistic_loss(losses, alpha=self.alpha, r=self.r, form=self.form)

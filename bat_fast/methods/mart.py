@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from bat_fast import ops
-from bat_fast.attacks.loss import AttackLoss
 from bat_fast.batch import Batch
-from bat_fast.methods.base import Terms
+from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.options import at_least
 from bat_fast.methods.outcome import outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mart:
+class Mart(Method):
     """Stability counts most where the clean image is not understood::
 
         p = softmax f(x),  p' = softmax f(x')
@@ -31,20 +30,8 @@ class Mart:
     def __post_init__(self) -> None:
         at_least("mart.beta", self.beta, 0.0)
 
-    def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss:
-        """Cross-entropy."""
-        del model, batch, epoch
-        return AttackLoss("ce")
-
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        x_adv: Tensor,  # [N, C, H, W] in [0, 1]
-        epoch: int,
-    ) -> Terms:
+    def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
         """The loss of one batch; metrics ``loss``, ``robust_acc`` and ``clean_acc``."""
-        del epoch
         clean, adv = model(batch.x), model(x_adv)
         loss, _ = ops.mart_loss(clean, adv, batch.y, beta=self.beta)
         clean_acc = (clean.detach().argmax(1) == batch.y).float().mean()

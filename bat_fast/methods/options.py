@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from bat_fast.config import Ratio
+from bat_fast.ratio import Ratio
 
 
 def convert(method: str, kind: type, options: Mapping[str, Any]) -> dict[str, Any]:

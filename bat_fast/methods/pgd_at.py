@@ -7,30 +7,17 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from bat_fast import ops
-from bat_fast.attacks.loss import AttackLoss
 from bat_fast.batch import Batch
-from bat_fast.methods.base import Terms
+from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.outcome import outcome
 
 
 @dataclass(frozen=True)
-class PgdAt:
+class PgdAt(Method):
     """``mean_i CE(f(x'_i), y_i)``, where ``x'`` climbs the same cross-entropy inside the ball."""
 
-    def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss:
-        """Cross-entropy."""
-        del model, batch, epoch
-        return AttackLoss("ce")
-
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        x_adv: Tensor,  # [N, C, H, W] in [0, 1]
-        epoch: int,
-    ) -> Terms:
+    def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
         """The loss of one batch; metrics ``loss`` and ``robust_acc``."""
-        del epoch
         logits = model(x_adv)
         loss, _ = ops.bat_loss(logits, batch.y, alpha=0.0)
         return outcome(loss, logits, batch.y, accuracy="robust_acc")

@@ -8,27 +8,19 @@ from torch import Tensor, nn
 
 from bat_fast import ops
 from bat_fast.batch import Batch
-from bat_fast.methods.base import Terms
+from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.outcome import outcome
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standard(Method):
     """``mean_i CE(f(x_i), y_i)``: no attack. The baseline that shows what robustness costs."""
 
     def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> None:
         """None: the images stay clean."""
-        del model, batch, epoch
 
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        x_adv: Tensor,  # [N, C, H, W]; not used
-        epoch: int,
-    ) -> Terms:
+    def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
         """The loss of one batch; metrics ``loss`` and ``clean_acc``."""
-        del x_adv, epoch
         logits = model(batch.x)
         loss, _ = ops.bat_loss(logits, batch.y, alpha=0.0)
         return outcome(loss, logits, batch.y, accuracy="clean_acc")

@@ -18,7 +18,7 @@ from bat_fast.methods.options import at_least
 
 
 @dataclass(kw_only=True)
-class Te:
+class Te(Method):
     """Any method, held to what the model used to say about each sample: hard labels are not memorised.
 
     M [samples, C] starts at 0. From epoch ``start`` on, with the clean logits ``z0`` of the attacked model::
@@ -56,7 +56,7 @@ class Te:
         if self.end <= self.start:
             raise ValueError(f"te.end must be after te.start = {self.start}, got {self.end}")
         self._inner: Method = create(self.over, **self.options)
-        if hasattr(self._inner, "state_dict") or hasattr(self._inner, "replays"):
+        if self._inner.state_dict() or self._inner.replays:
             raise ValueError(f"te.over: {self.over} keeps a state or attacks on its own; use another method")
         self._memory: Tensor | None = None
 
@@ -66,8 +66,7 @@ class Te:
 
     def attack_options(self, attack: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the method underneath."""
-        ask = getattr(self._inner, "attack_options", None)
-        return ask(attack) if ask else {}
+        return self._inner.attack_options(attack)
 
     def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss | None:
         """That of the method underneath plus the squared error; from ``start`` on it updates the memory."""
@@ -79,25 +78,17 @@ class Te:
         soft = ops.ensemble_targets_(memory, batch.index, logits.to(memory.dtype), momentum=self.momentum)
         if objective is None:
             return None
-        # The kernel's base loss has weight 1, so the beta of trades divides instead.
-        scale = self._inner.beta if objective.loss == "kl" else 1.0  # type: ignore[attr-defined]
-        if not scale:
+        if not objective.weight:
             return objective
         return replace(
             objective,
             loss=f"{objective.loss}+te",
             reference=logits if objective.loss == "kl" else objective.reference,
             soft=soft,
-            soft_weight=self.ramp(epoch) / scale,
+            soft_weight=self.ramp(epoch) / objective.weight,  # the kernel's base loss has weight 1
         )
 
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        x_adv: Tensor,  # [N, C, H, W] in [0, 1]
-        epoch: int,
-    ) -> Terms:
+    def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
         """The loss of one batch; metrics: those of ``over``, and ``te``, the squared error."""
         terms = self._inner(model, batch, x_adv, epoch)
         logits = terms.logits

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from bat_fast import ops
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.batch import Batch
-from bat_fast.methods.base import Terms
+from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.options import at_least
 from bat_fast.methods.outcome import outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trades:
+class Trades(Method):
     """Clean accuracy and stability as two terms::
 
         loss = mean_i CE(f(x_i), y_i) + beta mean_i KL(softmax f(x_i) || softmax f(x'_i))
@@ -33,18 +33,10 @@ class Trades:
 
     def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss:
         """The KL, away from the attacked model's answer to the clean images."""
-        del model, batch, epoch
-        return AttackLoss("kl")
+        return AttackLoss("kl", weight=self.beta)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        x_adv: Tensor,  # [N, C, H, W] in [0, 1]
-        epoch: int,
-    ) -> Terms:
+    def __call__(self, model: nn.Module, batch: Batch, x_adv: Tensor, epoch: int) -> Terms:
         """The loss of one batch; metrics ``loss``, ``kl``, ``robust_acc`` and ``clean_acc``."""
-        del epoch
         clean, adv = model(batch.x), model(x_adv)
         kl, _ = ops.kl_loss(clean, adv)
         loss = F.cross_entropy(clean, batch.y) + self.beta * kl

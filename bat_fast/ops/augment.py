@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bat_fast._native import operator, philox
+from bat_fast._native import operator
+from bat_fast._random import CROP, philox
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_DOMAIN = 0x43524F50  # first counter word; random_start counts blocks of pixels there, and never so far
 
 
 def _fake(*_: object) -> None:
@@ -22,7 +22,7 @@ def _draw(ids: Tensor, pad: int, seed: int, epoch: int, flip: bool) -> tuple[Ten
     rows, word 1 the columns (multiply-shift), the top bit of word 2 mirrors.
     """
     mask = 0xFFFFFFFF
-    counter = (torch.full_like(ids, _DOMAIN), torch.full_like(ids, epoch), ids & mask, ids >> 32 & mask)
+    counter = (torch.full_like(ids, CROP), torch.full_like(ids, epoch), ids & mask, ids >> 32 & mask)
     rows, columns, mirror, _ = philox(seed, counter)
     lines = 2 * pad + 1
     mirrored = (mirror >> 31).bool() if flip else torch.zeros_like(ids, dtype=torch.bool)

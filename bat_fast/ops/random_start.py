@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_floating, check_number, check_range
-from bat_fast._native import operator, philox
+from bat_fast._native import operator
+from bat_fast._random import philox
 
 
 def _fake_start(clean: Tensor, *_: object) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bat_fast._atomic import atomic_write
+from bat_fast.runs.metrics import attacks_on, metric, title
+
 _BLUE, _ORANGE, _GREEN, _GREY = "#3b6fb6", "#d9822b", "#3a9a5b", "#8a8f98"
 
 
@@ -26,10 +29,9 @@ def draw_curves(rows: list[dict[str, Any]], best_epoch: int, path: Path) -> None
 
     _line(loss, rows, "train/loss", "training loss", _BLUE)
     loss.set_title("Loss")
-    _line(accuracy, rows, "val/clean_acc", "clean", _GREEN)
-    for name in sorted({key for row in rows for key in row if key.startswith("val/pgd")}):
-        steps = name.removeprefix("val/pgd").removesuffix("_acc")
-        _line(accuracy, rows, name, f"PGD-{steps}", _ORANGE)
+    for attack in attacks_on("val", dict.fromkeys(key for row in rows for key in row)):
+        colour = _GREEN if attack == "clean" else _ORANGE
+        _line(accuracy, rows, metric("val", attack), title(attack), colour)
     accuracy.set_title("Validation accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.set_ylim(0, 1)
@@ -45,7 +47,7 @@ def draw_curves(rows: list[dict[str, Any]], best_epoch: int, path: Path) -> None
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     accuracy.legend(frameon=False, loc="lower right")
-    figure.savefig(path, dpi=150)
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def _line(axes: Any, rows: list[dict[str, Any]], key: str, label: str, colour: str) -> None:

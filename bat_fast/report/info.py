@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bat_fast import __version__, _native, ops
+from bat_fast import _native, ops
 from bat_fast.data import dali
+from bat_fast.device import cpu_model
+from bat_fast.runs.provenance import versions
 
 
 def collect_info() -> dict[str, Any]:
     """Versions, devices, the build of the native library, and who answers each operator."""
     cuda = torch.cuda.is_available()
     return {
-        "bat_fast": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cuda": torch.version.cuda,
+        **{name: value for name, value in versions("cpu").items() if name != "device"},
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         if cuda
         else [],
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "dali": dali.version(),
@@ -65,10 +62,3 @@ def _implementation(name: str, device: str) -> str:
 
 def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def print_largest(found: dict[str, Any]) -> None:
-    """Print what `bat_fast.train.largest.largest_batch` found, and what to write in the configuration."""
+    """Print what `bat_fast.measure.largest_batch` found, and what to write in the configuration."""
     print(
         f"{found['model']}, images {found['images']}, {found['method']}, a whole training step; "
         f"{found['device']}, {_gib(found['budget_mib'])} to use"

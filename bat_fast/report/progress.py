@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
+from bat_fast.runs.metrics import attacks_on, metric
+
 _INTERVAL_S = 0.5  # reading the metrics waits for the GPU, so twice a second is enough
 
 
@@ -81,7 +83,7 @@ class Progress:
 
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Print the line of an epoch."""
-        self._clean = row.get("val/clean_acc", self._clean)
+        self._clean = row.get(metric("val", "clean"), self._clean)
         line = epoch_line(row, self._epochs, self._robust)
         if self._bar is None:
             print(line, flush=True)
@@ -94,8 +96,8 @@ def epoch_line(row: dict[str, Any], epochs: int, robust: str) -> str:
     width = len(str(epochs))
     parts = [f"epoch {row['epoch']:>{width}}/{epochs}", f"loss {row['train/loss']:.4f}"]
     if robust in row:
-        name = robust.removeprefix("val/").removesuffix("_acc")
-        parts += [f"val clean {row['val/clean_acc']:6.2%}", f"val {name} {row[robust]:6.2%}"]
+        (name,) = attacks_on("val", [robust])
+        parts += [f"val clean {row[metric('val', 'clean')]:6.2%}", f"val {name} {row[robust]:6.2%}"]
     parts.append(f"{row['perf/img_s']:,.0f} img/s")
     return "  ".join(parts)
 

@@ -11,7 +11,7 @@ _COLUMNS = (
 
 
 def print_speed(found: dict[str, Any]) -> None:
-    """Print what `bat_fast.train.speed.measure_speed` found, one line per variant."""
+    """Print what `bat_fast.measure.speed.measure_speed` found, one line per variant."""
     print(
         f"{found['model']}, images {found['images']}, {found['attack_steps']} steps, {found['method']}; "
         f"{found['device']}, {found['threads']} threads, torch {found['torch']}"

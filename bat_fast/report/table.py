@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
+
+from bat_fast.runs.metrics import attacks_on, metric, title
 
 
 def print_results(results: dict[str, Any], folder: Path, picture: Path) -> None:
@@ -24,22 +25,22 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
     _print_metrics(evaluation["metrics"], title)
 
 
-def _print_metrics(metrics: dict[str, float], title: str) -> None:
+def _print_metrics(metrics: dict[str, float], heading: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
     splits = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
-    print(title)  # not as the table's title: rich would break it at the table's width
+    print(heading)  # not as the table's title: rich would break it at the table's width
     table = Table()
     table.add_column("split")
     table.add_column("clean", justify="right")
     table.add_column("robust", justify="right")
     table.add_column("attack")
     for split in splits:
-        (robust,) = (name for name in metrics if re.fullmatch(rf"{split}/pgd\d+_acc", name))
-        steps = robust.partition("/pgd")[2].removesuffix("_acc")
-        clean = metrics[f"{split}/clean_acc"]
-        table.add_row(split, f"{clean:.2%}", f"{metrics[robust]:.2%}", f"PGD-{steps}")
+        clean = f"{metrics[metric(split, 'clean')]:.2%}"
+        for attack in attacks_on(split, metrics):
+            if attack != "clean":
+                table.add_row(split, clean, f"{metrics[metric(split, attack)]:.2%}", title(attack))
     Console().print(table)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from bat_fast import data, methods
 from bat_fast.attacks import PGD
 from bat_fast.config import TrainConfig
-from bat_fast.evaluate import build_model
+from bat_fast.runs.model_file import build_model
 from bat_fast.train.feed import Feed
-from bat_fast.train.recompute import Recompute
 from bat_fast.train.schedule import learning_rate
+from bat_fast.train.step import TrainStep
 
 _CURRICULUM = ("targets", "clean_start", "warmup", "first_steps")  # of the training step, not of PGD
 
@@ -63,7 +63,7 @@ def check(config: TrainConfig) -> None:
         raise ValueError("method.name is missing")
 
 
-def model_recipe(config: TrainConfig, shape: data.Shape) -> dict[str, Any]:
+def architecture(config: TrainConfig, shape: data.Shape) -> dict[str, Any]:
     """The arguments of `bat_fast.models.create`, but for mean and std, which the weights hold."""
     classes = shape.num_classes if config.model.num_classes is None else config.model.num_classes
     if classes < shape.num_classes:
@@ -88,8 +88,7 @@ def build_method(config: TrainConfig) -> methods.Method:
 def build_attack(config: TrainConfig, method: methods.Method, model: nn.Module) -> PGD:
     """The attack of the configuration, as far as the method does not set it itself."""
     options = {name: value for name, value in asdict(config.attack).items() if name not in _CURRICULUM}
-    ask = getattr(method, "attack_options", None)
-    return PGD(model, **(options | (ask(options) if ask else {})), seed=config.seed)
+    return PGD(model, **(options | method.attack_options(options)), seed=config.seed)
 
 
 def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -115,6 +114,61 @@ def _equal_average(averaged: Sequence[Tensor], current: Sequence[Tensor], count:
         mean.lerp_(value, 1 / (count + 1)) if mean.is_floating_point() else mean.copy_(value)
 
 
+class Parts(NamedTuple):
+    """What a training run is made of, all but its data."""
+
+    architecture: dict[str, Any]
+    """What `bat_fast.runs.model_file.build_model` makes the model of."""
+    model: nn.Module
+    method: methods.Method
+    attack: PGD
+    optimizer: torch.optim.Optimizer
+    step: TrainStep
+    average: torch.optim.swa_utils.AveragedModel | None
+    """What averages the weights, if the configuration asks for it."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is validated and saved: the average where there is one."""
+        averaged = self.average is not None and int(self.average.n_averaged) > 0
+        return self.average.module if self.average is not None and averaged else self.model
+
+
+def parts(
+    config: TrainConfig,
+    shape: data.Shape,
+    device: str = "cpu",
+    *,
+    samples: int | None = None,
+    model: nn.Module | None = None,
+    **normalisation: Any,
+) -> Parts:
+    """All parts of a run, put together in the one order that fixes their random numbers.
+
+    Args:
+        config: the settings, already checked (`check`).
+        shape: of the data.
+        device: where the model is.
+        samples: one more than the largest sample id; None leaves out what a method keeps for each sample.
+        model: to train; None makes a new one.
+        normalisation: ``mean`` and ``std`` of the pixels, for a new model.
+
+    Raises:
+        ValueError: a setting is out of range, or does not fit the others.
+    """
+    built = architecture(config, shape)
+    if model is None:
+        torch.manual_seed(config.seed)
+        model = build_model(built, **normalisation).to(device)
+    method = build_method(config)
+    if samples is not None:
+        method.prepare(samples, built["num_classes"], device)
+    attack = build_attack(config, method, model)
+    optimizer = build_optimizer(config, model)
+    step = TrainStep(model, method, attack, optimizer, config.attack, config.optim)
+    return Parts(built, model, method, attack, optimizer, step, build_average(config, model))
+
+
 def dry_run(config: TrainConfig) -> str:
     """Check every setting and build all parts on the CPU, without the data; one line about them.
 
@@ -125,16 +179,9 @@ def dry_run(config: TrainConfig) -> str:
     """
     check(config)
     data.Augment(**asdict(config.data.augment))
-    shape = data.shape(config.data.name) or Feed(config, "cpu").shape
-    model = build_model(model_recipe(config, shape))
-    method = build_method(config)
-    attack = build_attack(config, method, model)
-    build_optimizer(config, model)
-    build_average(config, model)
-    if config.optim.grad_checkpointing:
-        Recompute(model)
+    built = parts(config, data.shape(config.data.name) or Feed(config, "cpu").shape)
     learning_rate(config.optim, 0, 1)
-    weights = sum(parameter.numel() for parameter in model.parameters())
+    weights, attack = sum(parameter.numel() for parameter in built.model.parameters()), built.attack
     return (
         f"ok: {config.data.name}, {config.model.name} with {weights:,} parameters, "
         f"{config.method['name']}, {attack.norm} eps {float(attack.eps):.4g}, {attack.steps} steps, "

@@ -29,18 +29,29 @@ def cut(batch: Batch, count: int) -> list[Batch]:
 
 
 def merge(parts: Sequence[Terms]) -> Terms:
-    """What `cut` parts say together: the sum of their totals, and means over the samples of the rest."""
+    """What `cut` parts say together: the sum of their totals, means of the metrics, the rows of all."""
     if len(parts) == 1:
         return parts[0]
     sizes = [len(part.per_sample) for part in parts]
-    per_sample = parts[0].per_sample.new_empty(sum(sizes))
-    for k, part in enumerate(parts):
-        per_sample[k :: len(parts)] = part.per_sample
     metrics = {
         name: _sum(size * part.metrics[name] for size, part in zip(sizes, parts, strict=True)) / sum(sizes)
         for name in parts[0].metrics
     }
-    return Terms(_sum(part.total for part in parts), per_sample, metrics)
+    logits = [part.logits for part in parts if part.logits is not None]
+    return Terms(
+        _sum(part.total for part in parts),
+        _joined([part.per_sample for part in parts]),
+        metrics,
+        _joined(logits) if logits else None,
+    )
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    """Rows [N, ...] in the order of the batch that `cut` divided."""
+    whole = rows[0].new_empty((sum(map(len, rows)), *rows[0].shape[1:]))
+    for k, part in enumerate(rows):
+        whole[k :: len(rows)] = part
+    return whole
 
 
 def _sum(scalars: Iterable[Tensor]) -> Tensor:

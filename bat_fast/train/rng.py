@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 
+from bat_fast._random import seed_of
+
 
 def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed the generators for one epoch, so that dropout and the like repeat themselves when it is replayed.
-
-    torch's CPU generator reads 32 bits of its seed: a hash lets both numbers reach them.
-    """
-    key = hashlib.sha256(f"train/{seed}/{epoch}".encode()).digest()
-    torch.manual_seed(int.from_bytes(key[:4], "big"))
+    """Seed the generators for one epoch, so that dropout and the like repeat when it is trained again."""
+    torch.manual_seed(seed_of("train", seed, epoch))
 
 
 def rng_state() -> dict[str, Any]:

@@ -15,10 +15,9 @@ from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
 from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.awp import perturbed
+from bat_fast.train.learner import learner_of
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.micro_batches import cut, merge
-from bat_fast.train.precision import Autocast
-from bat_fast.train.recompute import Recompute
 
 
 class TrainStep:
@@ -50,9 +49,7 @@ class TrainStep:
         self.options, self.optim = attack_options, optim
         if all(parameter.is_cpu for parameter in model.parameters()):
             keep_freed_memory()
-        self._learner = Recompute(model) if optim.grad_checkpointing else model
-        if optim.precision == "bf16":
-            self._learner = Autocast(self._learner)
+        self._learner = learner_of(model, optim)
         self.replays: int = getattr(method, "replays", 0)
         self.attacks = bool(self.replays)  # whether the images were adversarial so far
         self._bn_mode, self._seed = attack.bn_mode, attack.seed
@@ -130,7 +127,7 @@ class TrainStep:
             for terms in self._terms(parts, images, epoch):
                 with kept_buffers(self.model) if self.optim.grad_checkpointing else nullcontext():
                     terms.total.backward()
-                done.append(terms._replace(total=terms.total.detach(), logits=None))
+                done.append(_detached(terms))
             if self.optim.clip is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)
             self.optimizer.step()
@@ -153,3 +150,9 @@ class TrainStep:
         log_p = terms.logits.log_softmax(1)
         excess = (log_p.gather(1, batch.y[:, None]).squeeze(1) - log_p.mean(1)).mean()
         return terms._replace(total=terms.total + self.optim.label_smoothing * excess)
+
+
+def _detached(terms: Terms) -> Terms:
+    """What is left of ``terms`` when the gradient is known: no graph, for whoever reads them afterwards."""
+    logits = None if terms.logits is None else terms.logits.detach()
+    return terms._replace(total=terms.total.detach(), logits=logits)

@@ -13,11 +13,11 @@ import torch
 
 from bat_fast import data
 from bat_fast.batch import Batch
+from bat_fast.cli.settings import read_command
 from bat_fast.config import TrainConfig
 from bat_fast.models import create
 from bat_fast.train import build
 from bat_fast.train.meter import EpochMeter
-from bat_fast.train.settings import read_command
 from bat_fast.train.step import TrainStep
 
 FILE = Path(__file__).with_name("golden.json")

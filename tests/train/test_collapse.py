@@ -8,7 +8,7 @@ from bat_fast import PGD
 from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio
 from bat_fast.train import Trainer
-from bat_fast.train.collapse import CollapseAlarm
+from bat_fast.train.alarms import CollapseAlarm
 
 ONE_STEP = {"name": "fgsm_rs"}
 

@@ -5,10 +5,10 @@ import csv
 import pytest
 import torch
 
+from bat_fast.cli.settings import read_command
 from bat_fast.config import DataConfig, LabelNoiseConfig, Ratio
 from bat_fast.evaluate.saved import evaluate_saved
 from bat_fast.train import Trainer
-from bat_fast.train.settings import read_command
 
 NOISY = DataConfig(label_noise=LabelNoiseConfig(rate=Ratio("0.4"), seed=3))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bat_fast import Batch, methods, models
-from bat_fast.train.precision import Autocast
+from bat_fast.train.learner import Autocast
 
 
 @pytest.mark.parametrize("name", ["bat", "trades", "mart", "pgd_at"])

@@ -12,8 +12,8 @@ from bat_fast.config import AttackConfig, ModelConfig, OptimConfig
 from bat_fast.methods import create
 from bat_fast.train import Trainer
 from bat_fast.train.build import dry_run
+from bat_fast.train.learner import Recompute
 from bat_fast.train.meter import EpochMeter
-from bat_fast.train.recompute import Recompute
 from bat_fast.train.step import TrainStep
 
 BLOCKS = {"preactresnet18": "blocks.3", "wrn_10_1": "blocks.1", "timm:resnet18": "net.layer2.0"}

@@ -10,15 +10,15 @@ import sys
 import pytest
 import torch
 
+from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train import Trainer
-from bat_fast.train.checkpoint import load_checkpoint
 
 # The child shoots itself at an exact place, which no timer of the parent could hit.
 CHILD = """
 import os, signal, sys
 import torch
 from bat_fast.train import Trainer, checkpoint, trainer
-from bat_fast.train.settings import read_command
+from bat_fast.cli.settings import read_command
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,9 +9,9 @@ from bat_fast import AttackLoss
 from bat_fast.attacks import PGD, random_targets
 from bat_fast.config import AttackConfig, OptimConfig, Ratio
 from bat_fast.methods import create
+from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train import Trainer
 from bat_fast.train.build import build_attack
-from bat_fast.train.checkpoint import load_checkpoint
 
 
 def trainer(small, tmp_path, **changes):

@@ -9,9 +9,9 @@ import torch
 
 from bat_fast.config import DataConfig, EvalConfig, ModelConfig, OptimConfig
 from bat_fast.evaluate import load_run
+from bat_fast.runs.checkpoint import load_checkpoint
+from bat_fast.runs.folder import plain
 from bat_fast.train import Trainer
-from bat_fast.train.checkpoint import load_checkpoint
-from bat_fast.train.run_folder import plain
 
 
 def train(config, out, **options):

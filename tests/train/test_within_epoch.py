@@ -15,15 +15,15 @@ from bat_fast.config import AugmentConfig, DataConfig, EvalConfig
 from bat_fast.data.dali import missing
 from bat_fast.data.generate import write_tiny_imagenet
 from bat_fast.evaluate import load_run
+from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train import Trainer
-from bat_fast.train.checkpoint import load_checkpoint
 from bat_fast.train.step import TrainStep
 
 # The fourth step of the second epoch ends the process, or sends it a signal.
 CHILD = """
 import os, signal, sys
 from bat_fast.train import Trainer
-from bat_fast.train.settings import read_command
+from bat_fast.cli.settings import read_command
 from bat_fast.train.step import TrainStep
 
 name, config, out = sys.argv[1:]

@@ -1,0 +1,70 @@
+"""The command line: ``bat-fast VERB ...``, the same as ``python -m bat_fast VERB ...``."""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from importlib import import_module
+from typing import Any
+
+from bat_fast.cli import verbs
+from bat_fast.cli.parser import BAD_INPUT, Interrupted
+
+_OPTIONAL = {"jsonargparse", "yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 (failure), 2 (bad input), 130 (interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _run(words)
+    except KeyboardInterrupt as error:
+        return _say(str(error) if isinstance(error, Interrupted) else "interrupted", 130)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OPTIONAL:
+            return _say(f'error: {error.name} is not installed: pip install "bat_fast[train]"', 1)
+        return _say(f"error: {_one_line(error)}", 2 if isinstance(error, BAD_INPUT) else 1)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] not in _names():
+        raise ValueError(f"no verb {words[0]!r}; there are {', '.join(_names())}")
+    _verb(words[0]).run(words[1:])
+    return 0
+
+
+def _names() -> list[str]:
+    """The verbs: the modules of ``cli/verbs``."""
+    return [found.name for found in pkgutil.iter_modules(verbs.__path__)]
+
+
+def _verb(name: str) -> Any:
+    """A verb: a module with ``SUMMARY``, its line of the usage, and ``run(words)``."""
+    return import_module(f"{verbs.__name__}.{name}")
+
+
+def _usage() -> str:
+    names = _names()
+    width = max(map(len, names)) + 1
+    lines = "\n".join(f"  {name:<{width}}{_verb(name).SUMMARY}" for name in names)
+    return (
+        f"usage: bat-fast VERB ... [--debug]\n\n{lines}\n\n"
+        "`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error."
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, BAD_INPUT) else f"{type(error).__name__}: {text}"
+
+
+def _say(message: str, status: int) -> int:
+    print(f"bat-fast: {message}", file=sys.stderr)
+    return status

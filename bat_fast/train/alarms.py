@@ -1,0 +1,93 @@
+"""Alarms: labels that do not belong to the images, catastrophic overfitting, images that were left out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from bat_fast.attacks import PGD
+from bat_fast.batch import Batch
+from bat_fast.evaluate import evaluate
+from bat_fast.train.feed import Feed
+
+_GAP = 0.15  # in accuracy: less than that is noise in a batch of a few hundred images
+
+
+class CollapseAlarm:
+    """Catastrophic overfitting of single-step training (Wong et al. 2020, arXiv:2001.03994).
+
+    Compares, on one held-out batch, the accuracy under one FGSM step with that under PGD. A model that has
+    learnt to fool the single step it trains with withstands FGSM and falls to PGD. The alarm is raised when
+    PGD accuracy is below half of FGSM accuracy, and the two are 15 points apart.
+
+    Args:
+        batch: held-out images on the device of the model.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.raised = False
+
+    def describe(self, row: dict[str, Any]) -> str:
+        """The collapse that an epoch ended in, in one line."""
+        return (
+            f"catastrophic overfitting in epoch {row['epoch']}: {row['val/fgsm_acc']:.1%} of the held-out "
+            "images withstand FGSM, less than half of that PGD"
+        )
+
+    def measure(self, model: nn.Module, pgd: PGD, fgsm: PGD) -> dict[str, float]:
+        """``val/fgsm_acc`` and ``val/collapsed`` (1 or 0) of ``model`` under two attacks in the same ball."""
+        pgd_acc = evaluate(model, [self.batch], pgd)["robust_acc"]
+        fgsm_acc = evaluate(model, [self.batch], fgsm)["robust_acc"]
+        self.raised = pgd_acc < fgsm_acc / 2 and fgsm_acc - pgd_acc >= _GAP
+        return {"val/fgsm_acc": fgsm_acc, "val/collapsed": float(self.raised)}
+
+
+def chance_alarm(split: str, accuracy: float, learnt: float, classes: int, examples: int) -> str | None:
+    """A warning where a model that has learnt something is at chance on a split.
+
+    That is what class ids in another order look like: the published labels of Tiny ImageNet's validation
+    images have cost many people a run.
+
+    Args:
+        split: ``val`` or ``test``.
+        accuracy: on that split, in [0, 1].
+        learnt: on images of which the labels are known to fit: training for ``val``, ``val`` for ``test``.
+        classes: number of classes.
+        examples: images in the split.
+    """
+    chance = 1 / classes
+    spread = math.sqrt(chance * (1 - chance) / examples)  # of an accuracy at chance
+    if learnt < max(4 * chance, chance + 0.1) or accuracy > chance + 3 * spread:
+        return None
+    return (
+        f"{split} accuracy {accuracy:.2%} is that of chance with {classes} classes, though {learnt:.2%} were "
+        f"learnt: does the label mapping of the {split} split agree with classes.txt (class ids are the "
+        "sorted class names)?"
+    )
+
+
+def label_alarm(feed: Feed, row: dict[str, Any], split: str) -> str | None:
+    """`chance_alarm` for what ``row`` says about a split, beside the split that was trusted before it.
+
+    None where the row says nothing about the split.
+    """
+    accuracy = row.get(f"{split}/clean_acc")
+    averaged = feed.config.optim.average != "none"  # the average lags behind the weights that were trained
+    if accuracy is None or (split == "val" and averaged):
+        return None
+    trusted = ("val/clean_acc",) if split == "test" else ("train/clean_acc", "train/robust_acc")
+    learnt = max((row[name] for name in trusted if name in row), default=0.0)
+    source = getattr(feed.splits, split)
+    return chance_alarm(split, accuracy, learnt, source.num_classes, len(source))
+
+
+def data_warnings(feed: Feed, row: dict[str, Any]) -> list[str]:
+    """What a finished run, with the accuracies in ``row``, says against its data."""
+    alarm, skipped = label_alarm(feed, row, "test"), feed.skipped()
+    lines = [alarm] if alarm else []
+    if skipped:
+        lines.append(f"{len(skipped)} images were left out, the first: {skipped[0]}")
+    return lines

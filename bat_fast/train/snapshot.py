@@ -1,0 +1,46 @@
+"""What a run must remember to go on, and how it goes on from there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bat_fast.data import Loader
+from bat_fast.train.build import Parts
+from bat_fast.train.meter import EpochMeter
+from bat_fast.train.rng import restore_rng_state, rng_state
+
+
+def state_of(parts: Parts) -> dict[str, Any]:
+    """What the parts of a run have learnt."""
+    return {
+        "model": parts.model.state_dict(),
+        "average": parts.average.state_dict() if parts.average is not None else {},
+        "optimizer": parts.optimizer.state_dict(),
+        "method": parts.method.state_dict(),
+    }
+
+
+def load_state(parts: Parts, state: dict[str, Any]) -> None:
+    """Give the parts what `state_of` kept."""
+    parts.model.load_state_dict(state["model"])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    if parts.average is not None:
+        parts.average.load_state_dict(state["average"])
+    parts.method.load_state_dict(state["method"])
+
+
+def place_of(loader: Loader, meter: EpochMeter, attacks: bool) -> dict[str, Any]:
+    """Where a run is within an epoch: the batches done, what was measured, whether it attacked so far."""
+    return {
+        "loader": loader.state_dict(),
+        "meter": meter.state_dict(),
+        "rng": rng_state(),
+        "attacks": attacks,
+    }
+
+
+def return_to(place: dict[str, Any], loader: Loader, meter: EpochMeter) -> None:
+    """Go on from `place_of`."""
+    loader.load_state_dict(place["loader"])
+    meter.load_state_dict(place["meter"])
+    restore_rng_state(place["rng"])

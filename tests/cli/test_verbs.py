@@ -1,0 +1,155 @@
+"""The command line: what it prints, and how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+
+import bat_fast
+from bat_fast.cli import main
+
+TINY = [
+    "train", "--recipe", "digits-bat", "--epochs", "2", "--attack.steps", "1", "--batch_size", "256",
+    "--eval.val_steps", "1", "--eval.test_steps", "2", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main([*TINY, "--out", str(out)]) == 0
+    return out
+
+
+def test_train_says_what_it_does(run, capsys):
+    assert main(["train", "--resume", "--out", str(run)]) == 0  # nothing left to train: the end again
+    out = capsys.readouterr().out
+    for text in ("PGD-2", "clean", "best epoch", str(run), "curves.png"):
+        assert text in out
+
+
+def test_eval(run, capsys):
+    assert main(["eval", str(run), "--steps", "2", "--device", "cpu", "--json"]) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    stored = json.loads((run / "results.json").read_text())["metrics"]
+    assert evaluation["metrics"] == {name: stored[name] for name in ("test/clean_acc", "test/pgd2_acc")}
+    assert main(["eval", str(run), "--steps", "1", "--eps", "8/255", "--split", "val"]) == 0
+    assert "PGD-1" in capsys.readouterr().out
+
+
+def test_info(capsys):
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bat_fast"] == bat_fast.__version__
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "operator" in out
+    assert "dali" in out
+
+
+def test_print_config_is_a_config(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--recipe", "digits-bat", "--attack.eps", "8/255", "--print_config"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert "eps: 8/255" in text
+    for key in ("recipe", "\nout:", "resume"):
+        assert key not in text
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(path), "--print_config"])
+    assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"], ["info", "--help"]])
+def test_help(words, capsys):
+    with suppress(SystemExit):
+        assert main(words) == 0
+    assert "usage: bat-fast" in capsys.readouterr().out
+
+
+BAD = {
+    "no verb": (["trian"], "no verb 'trian'"),
+    "unknown recipe": (["train", "--recipe", "digits-bt"], "did you mean digits-bat?"),
+    "recipe without name": (["train", "--recipe"], "--recipe needs a value"),
+    "unknown option": (["train", "--attack.esp", "3"], "attack.esp"),
+    "not a fraction": (["train", "--attack.eps", "8/0"], "8/0"),
+    "not a number": (["train", "--epochs", "many"], "epochs"),
+    "no such file": (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    "unknown method": (["train", "--recipe", "digits-bat", "--method.name", "bta"], "bta"),
+    "unknown method option": (["train", "--recipe", "digits-bat", "--method.alhpa", "1"], "alhpa"),
+    "unknown data": (["train", "--data.name", "digit"], "digit"),
+    "out of range": (["train", "--recipe", "digits-bat", "--attack.eps", "-1"], "eps"),
+    "resume without folder": (["train", "--resume"], "--out"),
+    "nothing to resume": (["train", "--resume", "--out", "nowhere"], "no run to resume"),
+    "no device": (["train", "--recipe", "digits-bat", "--device", "cuda:99"], "cuda:99"),
+    "no run": (["eval", "nowhere"], "nowhere"),
+    "no run given": (["eval"], "run"),
+    "bad split": (["eval", "nowhere", "--split", "tset"], "tset"),
+    "bad eval option": (["eval", "nowhere", "--bogus", "1"], "--bogus"),
+    "bad info option": (["info", "--jsno"], "--jsno"),
+}
+
+
+@pytest.mark.parametrize(("words", "text"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_status_2(words, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("bat-fast: error: ")
+    assert text in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_to_overwrite(run, capsys):
+    assert main([*TINY, "--out", str(run)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="no verb"):
+        main(["trian", "--debug"])
+
+
+def test_failure_is_status_1(monkeypatch, capsys):
+    def fail():
+        raise RuntimeError("the disk\nis on fire")
+
+    monkeypatch.setattr("bat_fast.report.info.collect_info", fail)
+    assert main(["info"]) == 1
+    assert capsys.readouterr().err == "bat-fast: error: RuntimeError: the disk is on fire\n"
+
+
+@pytest.mark.parametrize("package", ["jsonargparse", "matplotlib", "rich"])
+def test_a_missing_package_is_one_line(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in [name for name in sys.modules if name.startswith("bat_fast.cli.settings")]:
+        monkeypatch.delitem(sys.modules, module)
+    assert main(TINY) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f'bat-fast: error: {package} is not installed: pip install "bat_fast[train]"\n'
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_says_how_to_continue(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "bat_fast", *TINY, "--epochs", "1000", "--out", str(out)]
+    child = subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "checkpoints" / "last.pt").exists():
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert error.count("\n") == 1
+    assert f"continue with: bat-fast train --resume --out {out}" in error
