@@ -4,16 +4,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
 CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp')
+# A worker for each core, each with one thread: two programs with all threads slow each other down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo test lint format bench test-torch-range clean
+.PHONY: demo test quick lint format bench test-torch-range clean
 
 demo: $(VENV)/.installed  ## train BAT on the embedded digits, then evaluate the result
 	rm -rf runs/demo
 	$(BIN)/bat-fast train --recipe digits-bat --out runs/demo
 	$(BIN)/bat-fast eval runs/demo
 
-test: $(VENV)/.installed  ## every test
-	$(BIN)/python -m pytest
+test: lint  ## every test, after the checks of style and types
+	$(PYTEST)
+
+quick: $(VENV)/.installed  ## at each save: one case of each test, nothing that builds
+	$(PYTEST) --quick
 
 lint: $(VENV)/.installed  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .

@@ -110,18 +110,19 @@ def differentiable(name: str, backward: Callable[..., Any], setup: Callable[...,
     op = getattr(torch.ops.bat_fast, name).default
 
     class NoSecondDerivative(torch.autograd.Function):
-        # Takes all that the gradients depend on, so that no path to a second derivative is cut off silently.
+        """Takes all that the gradients depend on: no path to a second derivative is cut off silently."""
+
         @staticmethod
         def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-            del ctx
             return tuple(t if t is None else t.view_as(t) for t in tensors[:count])
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            del ctx, grads
             raise RuntimeError(f"bat_fast.ops.{name} has no second derivative")
 
     class Gradient(torch.autograd.Function):
+        """The operator with its gradient."""
+
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
             with torch._C._AutoDispatchBelowAutograd():

@@ -45,7 +45,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraConfig:
-    """More training images, generated or pseudo-labelled, that are mixed into every batch."""
+    """Additional training images, generated or pseudo-labelled, mixed into every batch."""
 
     path: str | None = None
     """File with ``image`` [M, H, W, C] uint8 and ``label`` [M] or [M, K]: .npz or .safetensors."""
@@ -55,6 +55,8 @@ class ExtraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
+    """Which images, from where, and what is done to them."""
+
     name: str = "digits"
     """Name of the data set."""
     root: str | None = None
@@ -74,6 +76,8 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
+    """The network."""
+
     name: str = "small_cnn"
     """``small_cnn``, ``preactresnet18``, ``wrn_28_10`` (any ``wrn_DEPTH_WIDTH``) or ``timm:NAME``."""
     activation: str = "relu"
@@ -84,6 +88,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
+    """The attack that finds the images to train on: arguments of `bat_fast.PGD`, and a curriculum."""
+
     eps: Ratio = Ratio("8/255")
     """Radius of the ball, in pixels scaled to [0, 1]."""
     step_size: Ratio | None = None
@@ -146,19 +152,21 @@ class OptimConfig:
     average: Literal["none", "ema", "swa"] = "none"
     """Average of the weights that is validated, tested and saved: exponential or equal (SWA)."""
     average_decay: float = 0.995
-    """Of the exponential average, per step."""
+    """Decay of the exponential average, per step."""
     average_start: float = 0.0
     """Fraction of the run after which averaging begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
+    """How validation and the final test judge the model."""
+
     val_steps: int = 10
     """PGD steps of the validation that chooses the best epoch."""
     test_steps: int = 20
     """PGD steps of the final test."""
     step_size: Ratio | None = None
-    """Step of both; None is that of the attack."""
+    """Step of validation and test; None is that of the attack."""
     batch_size: int = 256
     """Images at a time."""
     every: int = 1
@@ -170,6 +178,8 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
+    """Everything that decides what a training run does."""
+
     epochs: int = 110
     """Passes over the training split."""
     batch_size: int = 128

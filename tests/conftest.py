@@ -1,4 +1,4 @@
-"""What all tests share: a fresh seed that is printed, the devices, a training run small enough for a test."""
+"""What all tests share: a fresh seed that is printed, the devices, a small training run; and ``--quick``."""
 
 import dataclasses
 import os
@@ -10,7 +10,33 @@ import torch
 from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio, TrainConfig
 
 # In the environment, for the programs that tests start.
+LEFT_OUT = pytest.StashKey[str]()
 SEED = int(os.environ.setdefault("BAT_FAST_TEST_SEED", str(random.SystemRandom().randrange(2**31))))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="one case of each test, and no test marked slow")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--quick`` keep the first case of each test that is not slow."""
+    if not config.getoption("--quick"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            first.setdefault(item.nodeid.partition("[")[0], item)
+    kept = list(first.values())
+    slow = sum(item.get_closest_marker("slow") is not None for item in items)
+    config.stash[LEFT_OUT] = f"quick: left out {slow} slow tests and {len(items) - len(kept) - slow} further cases"
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if text := config.stash.get(LEFT_OUT, ""):
+        terminalreporter.write_line(f"{text}: make test runs them")
 
 
 def pytest_report_header() -> str:

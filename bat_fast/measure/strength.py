@@ -35,7 +35,7 @@ class Strength(NamedTuple):
 def strength(
     model: nn.Module, batches: Sequence[Batch], attack: Callable[[Batch], Tensor] | None = None
 ) -> Strength:
-    """Of ``attack`` on all batches; None: of the images as they are."""
+    """The strength of ``attack`` on all batches; without one, that of the images as they are."""
     loss, right = 0.0, 0
     for batch in batches:
         images = batch.x if attack is None else attack(batch)

@@ -57,9 +57,9 @@ class Bat(Method):
     holistic: Literal["none", "hd", "hr"] = "none"
     """Replace the reweighted mean by the worst case of holistic robust training."""
     corruption: float = 0.0
-    """Its fraction of corrupted data, >= 0."""
+    """Fraction of corrupted data of the holistic weights, >= 0."""
     radius: float = 0.2
-    """Its statistical radius in nats, >= 0."""
+    """Statistical radius of the holistic weights in nats, >= 0."""
 
     def __post_init__(self) -> None:
         at_least("bat.alpha", self.alpha, 0.0)

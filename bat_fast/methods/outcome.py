@@ -9,24 +9,24 @@ from bat_fast.methods.base import Terms
 
 
 def outcome(
-    total: Tensor,  # scalar
-    logits: Tensor,  # [N, C] of the images trained on, or attacked
-    target: Tensor,  # [N] int64
+    total: Tensor,
+    logits: Tensor,
+    target: Tensor,
     *,
     accuracy: str,
-    fitted: Tensor | None = None,  # [N, C]
-    **metrics: Tensor,  # scalars
+    fitted: Tensor | None = None,
+    **metrics: Tensor,
 ) -> Terms:
     """The terms of a batch, with the loss and the accuracy on the images trained on.
 
     Args:
-        total: what the weights descend.
-        logits: the model's answer.
-        target: the classes.
+        total: the scalar that the weights descend.
+        logits: [N, C], the model's answer to the images trained on, or attacked.
+        target: [N] int64 classes.
         accuracy: name of the accuracy: ``robust_acc`` or ``clean_acc``.
-        fitted: the logits that the loss fits to the classes, where these are not ``logits``; their
+        fitted: [N, C], the logits that the loss fits to the classes, where these are not ``logits``; their
             accuracy is ``clean_acc``.
-        metrics: further ones.
+        metrics: further scalars.
 
     Returns:
         Terms whose metrics are detached and still on the device.

@@ -37,9 +37,9 @@ class Te(Method):
     options: Mapping[str, Any] = field(default_factory=dict)
     """Its options."""
     momentum: float = 0.9
-    """Of the memory, in [0, 1)."""
+    """Momentum of the memory, in [0, 1)."""
     weight: float = 300.0
-    """Of the squared error, >= 0."""
+    """Weight of the squared error, >= 0."""
     start: int = 90
     """Epoch in which the memory and the ramp begin."""
     end: int = 150
@@ -65,11 +65,11 @@ class Te(Method):
         self._memory = torch.zeros(num_samples, num_classes, device=device)
 
     def attack_options(self, attack: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the method underneath."""
+        """What the method underneath sets."""
         return self._inner.attack_options(attack)
 
     def attack_loss(self, model: nn.Module, batch: Batch, epoch: int) -> AttackLoss | None:
-        """That of the method underneath plus the squared error; from ``start`` on it updates the memory."""
+        """What the method underneath climbs, and the squared error; updates the memory from ``start`` on."""
         objective = self._inner.attack_loss(model, batch, epoch)
         if epoch < self.start:
             return objective

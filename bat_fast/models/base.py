@@ -66,40 +66,31 @@ class Classifier(nn.Module):
             (1.0,) * spec.in_channels if spec.std is None else spec.std,
         )
 
-    def embed(
-        self,
-        x: Tensor,  # [N, C, H, W] normalised
-    ) -> Tensor:
-        """The features of normalised images, [N, D]."""
+    def embed(self, x: Tensor) -> Tensor:
+        """The features [N, D] of normalised images ``x`` [N, C, H, W]."""
         raise NotImplementedError
 
-    def classify(
-        self,
-        features: Tensor,  # [N, D]
-    ) -> Tensor:
-        """The logits that belong to ``features``, [N, K]."""
+    def classify(self, features: Tensor) -> Tensor:
+        """The logits [N, K] that belong to ``features`` [N, D]."""
         logits: Tensor = self.head(features)
         return logits
 
-    def features(
-        self,
-        x: Tensor,  # [N, C, H, W] in [0, 1]
-    ) -> Tensor:
-        """The penultimate features [N, D], the input of the last linear layer."""
+    def features(self, x: Tensor) -> Tensor:
+        """The input [N, D] of the last linear layer for pixels ``x`` [N, C, H, W] in [0, 1]."""
         return self.embed(self.normalize(x))
 
     @overload
     def forward(self, x: Tensor, return_features: Literal[False] = False) -> Tensor: ...
     @overload
     def forward(self, x: Tensor, return_features: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    def forward(
-        self,
-        x: Tensor,  # [N, C, H, W] in [0, 1]
-        return_features: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [N, K], or (logits, features [N, D]) of one and the same pass.
 
         Features are an option of ``forward`` because a distributed model synchronises there only.
+
+        Args:
+            x: [N, C, H, W] pixels in [0, 1].
+            return_features: whether to return the features too.
 
         Raises:
             ValueError: ``x`` is not [N, C, H, W] with the model's number of channels.

@@ -34,11 +34,8 @@ class Normalize(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
-    def forward(
-        self,
-        x: Tensor,  # [N, C, H, W] in [0, 1]
-    ) -> Tensor:
-        """The normalised images, [N, C, H, W]."""
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised images [N, C, H, W] of pixels ``x``."""
         if x.dim() != 4 or x.shape[1] != self.mean.shape[1]:  # one channel would broadcast to three
             raise ValueError(f"x must be [N, {self.mean.shape[1]}, H, W], got {list(x.shape)}")
         return (x - self.mean) / self.std

@@ -39,11 +39,8 @@ class BasicBlock(nn.Module):
         first, second = _conv(inputs, planes, 3, stride), _conv(planes, planes, 3)
         return nn.Sequential(first, nn.BatchNorm2d(planes), make(), second)
 
-    def forward(
-        self,
-        x: Tensor,  # [N, inputs, H, W]
-    ) -> Tensor:
-        """[N, planes * expansion, H / stride, W / stride]."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, planes * expansion, H / stride, W / stride] of ``x`` [N, inputs, H, W]."""
         active: Tensor = self.enter(x)
         residual: Tensor = self.body(active)
         return residual + (x if self.shortcut is None else self.shortcut(active))
@@ -93,11 +90,8 @@ class PreActNet(Classifier):
         self.head = nn.Linear(channels, spec.num_classes)
         self._checkpointing = False
 
-    def embed(
-        self,
-        x: Tensor,  # [N, C, H, W] normalised
-    ) -> Tensor:
-        """The features of normalised images, [N, D]."""
+    def embed(self, x: Tensor) -> Tensor:
+        """The features [N, D] of normalised images ``x`` [N, C, H, W]."""
         maps: Tensor = self.stem(x)
         for block in self.blocks:
             maps = checkpoint(block, maps, use_reentrant=False) if self._checkpointing else block(maps)

@@ -36,16 +36,12 @@ class SmallCNN(Classifier):
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(channels, spec.num_classes)
 
-    def embed(
-        self,
-        x: Tensor,  # [N, C, H, W] normalised
-    ) -> Tensor:
-        """The features of normalised images, [N, D]."""
+    def embed(self, x: Tensor) -> Tensor:
+        """The features [N, D] of normalised images ``x`` [N, C, H, W]."""
         maps: Tensor = self.body(x)
         return maps.mean((2, 3))
 
 
 def build(match: re.Match[str], spec: Spec) -> SmallCNN:
     """``small_cnn``."""
-    del match
     return SmallCNN(spec)

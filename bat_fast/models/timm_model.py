@@ -42,23 +42,17 @@ class TimmModel(Classifier):
         super().__init__(spec, feature_dim=classifier.in_features)
         self.net = net
 
-    def embed(
-        self,
-        x: Tensor,  # [N, C, H, W] normalised
-    ) -> Tensor:
-        """The features of normalised images, [N, D]."""
+    def embed(self, x: Tensor) -> Tensor:
+        """The features [N, D] of normalised images ``x`` [N, C, H, W]."""
         features: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
         return features
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """As timm has it; AssertionError where it has not."""
+        """Switch the activation checkpointing of timm; AssertionError where the model has none."""
         self.net.set_grad_checkpointing(enable)
 
-    def classify(
-        self,
-        features: Tensor,  # [N, D]
-    ) -> Tensor:
-        """The logits that belong to ``features``, [N, K]."""
+    def classify(self, features: Tensor) -> Tensor:
+        """The logits [N, K] that belong to ``features`` [N, D]."""
         # Looked up each time: kept as an attribute too, its weights would be in the state_dict twice.
         logits: Tensor = self.net.get_classifier()(features)
         return logits

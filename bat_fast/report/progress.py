@@ -14,6 +14,8 @@ _INTERVAL_S = 0.5  # reading the metrics waits for the GPU, so twice a second is
 
 
 class Readable(Protocol):
+    """A meter that can be read within an epoch."""
+
     def means(self) -> dict[str, float]:
         """Metrics of the epoch so far."""
 

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from bat_fast._atomic import atomic_text
 from bat_fast.config import TrainConfig
 from bat_fast.ratio import Ratio
-from bat_fast._atomic import atomic_text
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from bat_fast.runs.folder import plain
 _SIZES = ("num_classes", "in_channels", "image_size")
 
 
-def metadata_of(config: TrainConfig, architecture: dict[str, Any], classes: tuple[str, ...]) -> dict[str, str]:
+def metadata_of(
+    config: TrainConfig, architecture: dict[str, Any], classes: tuple[str, ...]
+) -> dict[str, str]:
     """How to build the model of a run again and what it was trained for, as text; `load_run` reads it.
 
     Args:

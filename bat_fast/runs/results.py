@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bat_fast.config import TrainConfig
-from bat_fast.runs.provenance import git_revision, versions
 from bat_fast.runs.folder import plain
+from bat_fast.runs.provenance import git_revision, versions
 
 
 def results_of(

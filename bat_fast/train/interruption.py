@@ -31,6 +31,5 @@ class Interruption:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
         self.asked = True
         self.__exit__()

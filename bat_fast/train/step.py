@@ -29,7 +29,7 @@ class TrainStep:
         method: what to climb and what to descend.
         attack: how to climb.
         optimizer: how to descend.
-        attack_options: the curriculum, targets and clean starts of the configuration.
+        curriculum: targets, clean starts and warm-up of the configuration's attack.
         optim: all but the optimiser of that part of the configuration.
 
     Raises:
@@ -42,11 +42,11 @@ class TrainStep:
         method: Method,
         attack: PGD,
         optimizer: torch.optim.Optimizer,
-        attack_options: AttackConfig,
+        curriculum: AttackConfig,
         optim: OptimConfig,
     ) -> None:
         self.model, self.method, self.attack, self.optimizer = model, method, attack, optimizer
-        self.options, self.optim = attack_options, optim
+        self.curriculum, self.optim = curriculum, optim
         if all(parameter.is_cpu for parameter in model.parameters()):
             keep_freed_memory()
         self._learner = learner_of(model, optim)
@@ -57,11 +57,11 @@ class TrainStep:
 
     def set_progress(self, progress: float) -> None:
         """Radius and number of steps where ``progress`` in [0, 1) of the run is done."""
-        if not self.options.warmup:
+        if not self.curriculum.warmup:
             return
         eps, step_size, steps = self._full
-        ramp = min(1.0, progress / self.options.warmup)
-        first = steps if self.options.first_steps is None else self.options.first_steps
+        ramp = min(1.0, progress / self.curriculum.warmup)
+        first = steps if self.curriculum.first_steps is None else self.curriculum.first_steps
         self.attack.eps, self.attack.step_size = ramp * eps, ramp * step_size
         self.attack.steps = round(first + ramp * (steps - first))
 
@@ -87,7 +87,7 @@ class TrainStep:
         if objective is None:
             return part.x
         targets = None
-        if self.options.targets == "random":
+        if self.curriculum.targets == "random":
             classes = cast(int, self.model.num_classes)
             targets = random_targets(part.y, part.index, classes, seed=self._seed, draw=epoch)
         return self.attack(part.x, part.y, targets, part.index, objective=objective, draw=epoch)
@@ -95,7 +95,7 @@ class TrainStep:
     @contextmanager
     def _clean_start(self) -> Iterator[None]:
         """Switches the random start off for a share of the batches."""
-        share = self.options.clean_start
+        share = self.curriculum.clean_start
         if not share or float(torch.rand(())) >= share:  # the generator is seeded for every epoch
             yield
             return
@@ -134,14 +134,14 @@ class TrainStep:
         return merge(done)
 
     def _terms(self, parts: Sequence[Batch], images: Sequence[Tensor], epoch: int) -> Iterator[Terms]:
-        """Of one part after the other; the totals add up to the loss of the batch."""
+        """The terms of one part after the other; their totals add up to the loss of the batch."""
         size = sum(len(part.y) for part in parts)
         for part, x_adv in zip(parts, images, strict=True):
             terms = self._smoothed(part, self.method(self._learner, part, x_adv, epoch))
             yield terms._replace(total=len(part.y) / size * terms.total)
 
     def _smoothed(self, batch: Batch, terms: Terms) -> Terms:
-        """With the label smoothing of the configuration."""
+        """Add the label smoothing of the configuration to ``terms``."""
         if not self.optim.label_smoothing:
             return terms
         if terms.logits is None:

@@ -76,7 +76,7 @@ def test_help(words, capsys):
 BAD = {
     "no verb": (["trian"], "no verb 'trian'"),
     "unknown recipe": (["train", "--recipe", "digits-bt"], "did you mean digits-bat?"),
-    "recipe without name": (["train", "--recipe"], "--recipe needs a value"),
+    "recipe without name": (["train", "--recipe"], "--recipe: expected one argument"),
     "unknown option": (["train", "--attack.esp", "3"], "attack.esp"),
     "not a fraction": (["train", "--attack.eps", "8/0"], "8/0"),
     "not a number": (["train", "--epochs", "many"], "epochs"),

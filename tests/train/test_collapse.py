@@ -7,6 +7,7 @@ from torch import nn
 from bat_fast import PGD
 from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio
+from bat_fast.evaluate.attacks import make_attack
 from bat_fast.train import Trainer
 from bat_fast.train.alarms import CollapseAlarm
 
@@ -22,7 +23,7 @@ def batch(count=64):
 def measured(model, steps=10):
     alarm = CollapseAlarm(batch())
     attack = PGD(model, eps=0.15, step_size=0.03, steps=steps, random_start=False)
-    return alarm, alarm.measure(model, attack)
+    return alarm, alarm.measure(model, attack, make_attack("fgsm", model, eps=0.15))
 
 
 def test_a_model_that_only_withstands_one_step_raises_the_alarm():

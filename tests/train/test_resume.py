@@ -17,7 +17,7 @@ from bat_fast.train import Trainer
 CHILD = """
 import os, signal, sys
 import torch
-from bat_fast.train import Trainer, checkpoint, trainer
+from bat_fast.train import Trainer, trainer
 from bat_fast.cli.settings import read_command
 
 def die(*_):

@@ -74,13 +74,13 @@ def test_averages(small, tmp_path, average):
     optim = OptimConfig(lr=0.05, average=average, average_decay=0.9, average_start=0.4)
     run = trainer(small, tmp_path, epochs=3, optim=optim, batch_size=512)
     weight = next(run.model.parameters())
-    path, expected, update = [], None, run.optimizer.step
+    path, expected, update = [], None, run.parts.optimizer.step
 
     def step(*args, **kwargs):
         update(*args, **kwargs)
         path.append(weight.detach().clone())
 
-    run.optimizer.step = step
+    run.parts.optimizer.step = step
     run.fit()
     used = path[6:]  # three steps an epoch; 0.4 of 3 epochs is before the third
     assert len(used) == 3

@@ -76,12 +76,12 @@ def test_the_best_epoch_is_that_of_validation(small, tmp_path, monkeypatch):
     robust = iter([0.3, 0.5, 0.5])  # a tie: the earlier epoch stays
     measured = []
 
-    def accuracies(split, steps):
+    def accuracies(_config, _feed, _model, split, attack):
         measured.append(split)
         accuracy = next(robust) if split == "val" else 0.9 - 0.1 * trainer.best["epoch"]
-        return {f"{split}/clean_acc": 0.6, f"{split}/pgd{steps}_acc": accuracy}
+        return {f"{split}/clean_acc": 0.6, f"{split}/{attack}_acc": accuracy}
 
-    monkeypatch.setattr(trainer, "_accuracies", accuracies)
+    monkeypatch.setattr("bat_fast.train.trainer.accuracies", accuracies)
     results = trainer.fit()
     assert results["epoch"] == 2
     assert results["metrics"]["test/pgd3_acc"] == pytest.approx(0.7)
