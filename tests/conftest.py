@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -29,9 +30,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             first.setdefault(item.nodeid.partition("[")[0], item)
     kept = list(first.values())
     slow = sum(item.get_closest_marker("slow") is not None for item in items)
-    config.stash[LEFT_OUT] = f"quick: left out {slow} slow tests and {len(items) - len(kept) - slow} further cases"
+    further = len(items) - len(kept) - slow
+    config.stash[LEFT_OUT] = f"quick: {slow} slow tests and {further} further cases left out"
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist tells the process that prints
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT_OUT] = node.workeroutput.get("left_out", "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
