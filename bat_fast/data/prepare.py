@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bat_fast.data.cache import FOLDER, build_cache
+from bat_fast.data.sets import find
 
 NAMES = ("tiny-imagenet",)  # their modules have ``contents(root)``
 
@@ -40,7 +40,7 @@ def prepare(
         raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    contents = import_module(f"bat_fast.data.{name.replace('-', '_')}").contents(Path(path))
+    contents = find(name.replace("-", "_")).contents(Path(path))
     folder = Path(path) / FOLDER if out is None else Path(out)
     there, began = folder.exists(), time.perf_counter()
     meta = build_cache(contents, folder, workers=workers, on_corrupt=on_corrupt, progress=progress)

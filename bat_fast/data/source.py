@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bat_fast.data.files import Files
+from bat_fast.data.order import stratified
 
 _TOLERANCE = 1e-6  # pixels resized in float32 may leave [0, 1] by a rounding
 
@@ -124,6 +125,13 @@ class Splits(NamedTuple):
     train: Source
     val: Source
     test: Source
+
+
+def divide(whole: Source, train: int, val: int, seed: int) -> Splits:
+    """The first ``train`` samples, without ``val`` of them that validate, train; the rest tests."""
+    rest, held = stratified(whole.labels[:train], val, seed)
+    test = torch.arange(train, len(whole))
+    return Splits(whole.part(rest), whole.part(held), whole.part(test))
 
 
 def pixel_stats(

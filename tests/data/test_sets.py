@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from bat_fast.data import Augment, create_loader, load, names
-from bat_fast.data.dali import missing
 from bat_fast.data.files import crop_of
+from bat_fast.data.loaders.dali import missing
 from bat_fast.data.order import stratified
 
 DALI = pytest.param("dali", marks=pytest.mark.skipif(missing() is not None, reason=str(missing())))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bat_fast.data.sets._folders import class_folders, existing, list_classes, tree_splits
 from bat_fast.data.source import Splits
-from bat_fast.data.tree import class_folders, existing, list_classes, tree_splits
 
 
 def load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bat_fast.data.cifar_files import Layout, load_cifar
+from bat_fast.data.sets._cifar import Layout, load_cifar
 from bat_fast.data.source import Splits
 
 LAYOUT = Layout(

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bat_fast.data.download import download
-from bat_fast.data.source import Source, Splits, pixel_stats
-from bat_fast.data.tree import divide
+from bat_fast.data.sets._download import download
+from bat_fast.data.source import Source, Splits, divide, pixel_stats
 
 
 def load(seed: int, root: Path | None = None, val: int = 1000) -> Splits:

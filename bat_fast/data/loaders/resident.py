@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bat_fast.data.files import Files, decode_rows
-from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
 
 

@@ -6,17 +6,16 @@ from pathlib import Path
 
 from bat_fast.data.cache import Contents, check_fresh, find_cache, load_cache
 from bat_fast.data.files import Files
-from bat_fast.data.source import Splits
-from bat_fast.data.tree import (
+from bat_fast.data.sets._folders import (
     Listing,
     check_names,
     class_folders,
-    divide,
     existing,
     images_in,
     list_classes,
     tree_splits,
 )
+from bat_fast.data.source import Splits, divide
 
 SIZE = 64
 # Of the 100 000 training images of the original; spares decoding them to normalise the first batch.

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bat_fast._random import generator
-from bat_fast.data.source import Source, Splits, sampled_stats
-from bat_fast.data.tree import divide
+from bat_fast.data.source import Source, Splits, divide, sampled_stats
 
 _CHUNK = 512
 

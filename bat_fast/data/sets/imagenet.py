@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bat_fast.data import image_folder
+from bat_fast.data.sets import image_folder
 from bat_fast.data.source import Splits
 
 _STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # the usual ones of the literature
@@ -14,6 +14,6 @@ def load(seed: int, root: Path | None = None, size: int = 224, val: float = 0.01
     """Train and val from ``train/WNID/``; test is the published ``val/WNID/``, 50 000 images.
 
     Classes are numbered by sorted WNID. Arguments and errors are those of
-    `bat_fast.data.image_folder.load`.
+    `bat_fast.data.sets.image_folder.load`.
     """
     return image_folder.load(seed, root, size, False, val, "imagenet", _STATS)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from bat_fast.data.files import SUFFIXES, Files, decode_rows
-from bat_fast.data.order import stratified
-from bat_fast.data.source import Source, Splits, pixel_stats
+from bat_fast.data.source import Source, Splits, divide, pixel_stats
 
 _STATS = 2000  # images of which mean and std are taken
 
@@ -106,13 +105,6 @@ def tree_splits(
     every = torch.arange(len(files))
     whole = Source(files, labels, every, len(classes), name, classes, mean, std, rows=every)
     return divide(whole, len(train.names), val, seed)
-
-
-def divide(whole: Source, train: int, val: int, seed: int) -> Splits:
-    """The first ``train`` samples, without ``val`` of them that validate, train; the rest tests."""
-    rest, held = stratified(whole.labels[:train], val, seed)
-    test = torch.arange(train, len(whole))
-    return Splits(whole.part(rest), whole.part(held), whole.part(test))
 
 
 def _file_stats(files: Files, train: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bat_fast.data.augment import windows
 from bat_fast.data.files import CENTRE, Files, decode_rows
-from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
 
 _AHEAD = 3  # batches that DALI works on while one is trained with

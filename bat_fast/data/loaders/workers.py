@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from bat_fast._random import generator
 from bat_fast.data.augment import windows
 from bat_fast.data.files import Files, decode_rows
-from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
 
 

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bat_fast.data.download import download
-from bat_fast.data.source import Source, Splits, pixel_stats
-from bat_fast.data.tree import divide
+from bat_fast.data.sets._download import download
+from bat_fast.data.source import Source, Splits, divide, pixel_stats
 
 _PIXELS = 3 * 32 * 32
 _ALLOWED = {  # what a pickle of arrays of bytes needs, and nothing that runs code
