@@ -13,13 +13,12 @@ from typing import Any
 from bat_fast.data.augment import Augment
 from bat_fast.data.extra import ExtraData
 from bat_fast.data.files import Files
-from bat_fast.data.known import KNOWN, Shape
 from bat_fast.data.label_noise import add_label_noise
 from bat_fast.data.loaders import choose, create_loader
 from bat_fast.data.loaders.base import Loader
 from bat_fast.data.loaders.resident import ResidentLoader
 from bat_fast.data.sets import find, names
-from bat_fast.data.source import Source, Splits
+from bat_fast.data.source import Shape, Source, Splits
 from bat_fast.ratio import Ratio
 
 __all__ = [
@@ -37,17 +36,28 @@ __all__ = [
     "load",
     "names",
     "shape",
+    "train_images",
 ]
 
 
 def shape(name: str) -> Shape | None:
-    """What is known of data set ``name`` without reading it; None where that depends on the files.
+    """Classes and image size of data set ``name``, without reading it; None where they depend on the files.
 
     Raises:
         ValueError: no such data set.
     """
-    find(name)
-    return KNOWN.get(name)
+    return getattr(find(name), "SHAPE", None)
+
+
+def train_images(name: str) -> int | None:
+    """The size of the training split of data set ``name`` with its default options, without reading it.
+
+    Images that validate are not among them. None where the size depends on the files.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return getattr(find(name), "TRAIN_IMAGES", None)
 
 
 def load(

@@ -119,6 +119,14 @@ class Source:
         )
 
 
+class Shape(NamedTuple):
+    """Classes and image size of a data set; images are square."""
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
 class Splits(NamedTuple):
     """The three parts of a data set; no sample is in two of them."""
 

@@ -1,7 +1,12 @@
 """The data sets: each module of this package is one, by the name of the module.
 
 A new data set is a new module with ``load(seed, ...) -> Splits``, and no list to edit; the other parameters
-of ``load`` are its options. What several data sets share lies beside them, with a leading underscore.
+of ``load`` are its options. The module may further say
+
+- ``SHAPE``, a `bat_fast.data.Shape`: classes and image size, where they do not depend on the files;
+- ``TRAIN_IMAGES``: how many images train with the default options, without those that validate.
+
+What several data sets share lies beside them, with a leading underscore.
 """
 
 from __future__ import annotations
