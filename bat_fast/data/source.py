@@ -103,6 +103,17 @@ class Source:
             return len(self) * self.images[:1].nbytes
         return len(self) * 3 * self.images.size**2
 
+    @property
+    def store(self) -> Tensor:
+        """The images as loaders gather them: bytes as a view [S, H, W, C], floats [S, C, H, W].
+
+        Raises:
+            TypeError: the images are files.
+        """
+        if not isinstance(self.images, Tensor):
+            raise TypeError(f"data set {self.name}: the images are files, not in memory")
+        return self.images.permute(0, 2, 3, 1) if self.images.dtype == torch.uint8 else self.images
+
     def stored(self, where: Tensor) -> Tensor:
         """The rows of the store that hold the samples at ``where`` [N] of this part, [N]."""
         return where if self.rows is None else self.rows[where]

@@ -150,7 +150,7 @@ class DaliLoader(Loader):
             names = np.array([images.path(row).encode() for row in stored.tolist()])
             self._pipe.feed_input("names", names.view(np.uint8).reshape(len(names), -1))
         else:
-            pixels = images.permute(0, 2, 3, 1)[stored].contiguous()
+            pixels = self.source.store[stored].contiguous()
             self._pipe.feed_input("pixels", pixels.numpy())
         if self.augment.resized_crop:
             drawn = windows(self.source.index[part], seed=self.seed, epoch=self.epoch)
