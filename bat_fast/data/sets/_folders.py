@@ -17,9 +17,9 @@ _STATS = 2000  # images of which mean and std are taken
 
 
 class Listing(NamedTuple):
-    """Image files and their classes, in the order of the sorted paths."""
+    """Image files, relative to the root, and their classes, in the order of the sorted paths."""
 
-    names: list[str]  # relative to the root
+    names: list[str]
     labels: list[int]
 
 
@@ -95,9 +95,18 @@ def tree_splits(
     seed: int,
     stats: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Splits:
-    """A data set of files: ``val`` stratified, seeded images of ``train`` validate.
+    """The splits of a data set of files. Ids count the files of ``train`` and then those of ``test``.
 
-    The ids count the files of ``train`` and then those of ``test``, in sorted order.
+    Args:
+        root: the folder that the files start from.
+        name: of the data set.
+        classes: the names of the classes.
+        train, test: the files.
+        size: height and width of the decoded images.
+        exact: the files have that size already.
+        val: how many of ``train`` validate: the same share of each class.
+        seed: which ones validate.
+        stats: mean and std of each channel; None measures some images.
     """
     files = Files(root, [*train.names, *test.names], size, exact)
     labels = torch.tensor([*train.labels, *test.labels])
