@@ -18,7 +18,7 @@ from bat_fast.data.loaders import choose, create_loader
 from bat_fast.data.loaders.base import Loader
 from bat_fast.data.loaders.resident import ResidentLoader
 from bat_fast.data.sets import find, names
-from bat_fast.data.source import Shape, Source, Splits
+from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
 from bat_fast.ratio import Ratio
 
 __all__ = [
@@ -33,8 +33,10 @@ __all__ = [
     "add_label_noise",
     "choose",
     "create_loader",
+    "divide",
     "load",
     "names",
+    "pixel_stats",
     "shape",
     "train_images",
 ]

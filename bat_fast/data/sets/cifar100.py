@@ -25,7 +25,7 @@ LAYOUT = Layout(
 
 
 def load(seed: int, root: Path | None = None, val: int = _VAL) -> Splits:
-    """Train and val from the 50 000 training images, test is the test file.
+    """Train and val come from the 50 000 training images; test is the test file.
 
     Arguments and errors are those of `bat_fast.data.sets._cifar.load_cifar`.
     """

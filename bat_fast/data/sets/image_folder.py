@@ -17,7 +17,7 @@ def load(
     name: str = "image_folder",
     stats: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Splits:
-    """Train and val from ``train/``; test is ``val/``. Classes are numbered by sorted folder name.
+    """Train and val come from ``train/``; test is ``val/``. Classes are numbered by sorted folder name.
 
     Args:
         seed: which training images validate.

@@ -15,7 +15,7 @@ _STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # the usual ones of the
 
 
 def load(seed: int, root: Path | None = None, size: int = SHAPE.image_size, val: float = _VAL) -> Splits:
-    """Train and val from ``train/WNID/``; test is the published ``val/WNID/``, 50 000 images.
+    """Train and val come from ``train/WNID/``; test is the published ``val/WNID/``, 50 000 images.
 
     Classes are numbered by sorted WNID. Arguments and errors are those of
     `bat_fast.data.sets.image_folder.load`.

@@ -17,7 +17,7 @@ TRAIN_IMAGES = 73_257 - _VAL
 
 
 def load(seed: int, root: Path | None = None, val: int = _VAL) -> Splits:
-    """Train and val from ``train_32x32.mat``, test is ``test_32x32.mat``; label 10 of the files is digit 0.
+    """Train and val come from ``train_32x32.mat``, test is ``test_32x32.mat``; their label 10 is digit 0.
 
     The files are checked against torchvision's checksums; what is not there is downloaded by torchvision.
     Ids count the training and then the test images.

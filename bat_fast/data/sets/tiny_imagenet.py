@@ -26,7 +26,7 @@ _ANNOTATIONS = "val_annotations.txt"
 
 
 def load(seed: int, root: Path | None = None, val: int = _VAL) -> Splits:
-    """Train and val from ``train/``; test is the published ``val/``, whose labels are known.
+    """Train and val come from ``train/``; test is the published ``val/``, whose labels are known.
 
     Reads the original layout (``wnids.txt``, ``train/WNID/images/``, ``val/images/`` with
     ``val/val_annotations.txt``) and the re-sorted one (``val/WNID/``), and moves nothing. Classes are
