@@ -34,8 +34,8 @@ from torch import Tensor
 
 from bat_fast import PGD, Batch, data, methods, models
 from bat_fast.data.cache import FOLDER
-from bat_fast.data.dali import missing
 from bat_fast.data.generate import write_tiny_imagenet
+from bat_fast.data.loaders.dali import missing
 from bat_fast.data.prepare import prepare
 from bat_fast.measure.timing import interleaved, machine
 from bat_fast.train.allocator import keep_freed_memory

@@ -1,27 +1,24 @@
 """Data sets by name, and the loaders that make batches of them, with pixels in [0, 1].
 
-A new data set is a new module of this package with ``load(seed, ...) -> Splits``, and no list to edit; the
-other parameters of ``load`` are its options.
+`bat_fast.data.sets` says how to add a data set.
 """
 
 from __future__ import annotations
 
 import inspect
-import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bat_fast.data.augment import Augment
-from bat_fast.data.choose import choose, create_loader
 from bat_fast.data.extra import ExtraData
 from bat_fast.data.files import Files
-from bat_fast.data.known import KNOWN, Shape
 from bat_fast.data.label_noise import add_label_noise
-from bat_fast.data.loader import Loader
-from bat_fast.data.resident import ResidentLoader
-from bat_fast.data.source import Source, Splits
+from bat_fast.data.loaders import choose, create_loader
+from bat_fast.data.loaders.base import Loader
+from bat_fast.data.loaders.resident import ResidentLoader
+from bat_fast.data.sets import find, names
+from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
 from bat_fast.ratio import Ratio
 
 __all__ = [
@@ -36,27 +33,33 @@ __all__ = [
     "add_label_noise",
     "choose",
     "create_loader",
+    "divide",
     "load",
     "names",
+    "pixel_stats",
     "shape",
+    "train_images",
 ]
 
 
-def names() -> list[str]:
-    """The data sets there are."""
-    modules = (found.name for found in pkgutil.iter_modules(__path__))
-    return [name for name in modules if hasattr(import_module(f"{__name__}.{name}"), "load")]
-
-
 def shape(name: str) -> Shape | None:
-    """What is known of data set ``name`` without reading it; None where that depends on the files.
+    """Classes and image size of data set ``name``, without reading it; None where they depend on the files.
 
     Raises:
         ValueError: no such data set.
     """
-    if name not in names():
-        raise ValueError(f"there is no data set {name!r}; there are {', '.join(names())}")
-    return KNOWN.get(name)
+    return getattr(find(name), "SHAPE", None)
+
+
+def train_images(name: str) -> int | None:
+    """The size of the training split of data set ``name`` with its default options, without reading it.
+
+    Images that validate are not among them. None where the size depends on the files.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return getattr(find(name), "TRAIN_IMAGES", None)
 
 
 def load(
@@ -81,8 +84,7 @@ def load(
         OSError: files are missing or cannot be read.
         ImportError: a package that the data set needs is not installed.
     """
-    shape(name)
-    function = import_module(f"{__name__}.{name}").load
+    function = find(name).load
     given = dict(options or {}) | ({} if root is None else {"root": Path(root)})
     known = inspect.signature(function).parameters
     for option in given:

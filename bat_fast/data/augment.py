@@ -34,15 +34,24 @@ class Augment(AugmentConfig):
 
     def __call__(
         self,
-        images: Tensor,  # [S, H, W, C] uint8, contiguous
-        rows: Tensor,  # [N] int64
-        ids: Tensor,  # [N] int64
+        images: Tensor,
+        rows: Tensor,
+        ids: Tensor,
         *,
         seed: int,
         epoch: int,
         channels_last: bool = False,
     ) -> Tensor:
-        """Images ``rows`` of the store as a batch, [N, C, H, W] float32 in [0, 1]; ``ids`` key the chance."""
+        """Some images of a store as a batch, [N, C, H, W] float32 in [0, 1].
+
+        Args:
+            images: [S, H, W, C] uint8, contiguous: the store.
+            rows: [N] int64, which of them.
+            ids: [N] int64, which key the chance, together with ``seed`` and ``epoch``.
+            seed: any 64-bit integer.
+            epoch: of the training.
+            channels_last: memory format of the batch.
+        """
         x = crop_flip(
             images,
             rows,
@@ -58,7 +67,13 @@ class Augment(AugmentConfig):
 
 
 def cutout(x: Tensor, ids: Tensor, side: int, *, seed: int, epoch: int) -> Tensor:
-    """Set a square of each image of ``x`` [N, C, H, W] to 0, in place; its centre is anywhere."""
+    """Set a square of each image to 0, in place; its centre is anywhere.
+
+    Args:
+        x: [N, C, H, W].
+        ids: [N] int64, which key the chance, together with ``seed`` and ``epoch``.
+        side: of the square, in pixels.
+    """
     draws = uniform(CUTOUT, ids, seed, epoch)
     hidden = []
     for size, draw in zip(x.shape[2:], draws[:2], strict=True):
@@ -69,12 +84,21 @@ def cutout(x: Tensor, ids: Tensor, side: int, *, seed: int, epoch: int) -> Tenso
 
 
 def windows(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Four uniform numbers in [0, 1) for each sample, [N, 4] float32: where `files.crop_of` cuts."""
+    """Four uniform numbers in [0, 1) for each sample, [N, 4] float32: where `files.crop_of` cuts.
+
+    Args:
+        ids: [N] int64, which key the chance, together with ``seed`` and ``epoch``.
+    """
     return torch.stack(uniform(WINDOW, ids, seed, epoch), 1)
 
 
 def uniform(domain: int, ids: Tensor, seed: int, epoch: int) -> list[Tensor]:
-    """Four numbers in [0, 1) for each of ``ids`` [N], [N] float32 each; ``domain`` is the kind of use."""
+    """Four uniform numbers in [0, 1) for each sample, [N] float32 each.
+
+    Args:
+        domain: the use, one of the words of `bat_fast._random`: no two uses draw the same numbers.
+        ids: [N] int64, which key the chance, together with ``seed`` and ``epoch``.
+    """
     mask = 0xFFFFFFFF
     counter = (torch.full_like(ids, domain), torch.full_like(ids, epoch), ids & mask, ids >> 32 & mask)
     return [(word >> 8).float() * 2**-24 for word in philox(seed, counter)]

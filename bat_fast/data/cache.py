@@ -26,14 +26,23 @@ _LEFT_OUT = -1  # the label of a file that could not be decoded
 
 
 class Contents(NamedTuple):
-    """What a cache is made of."""
+    """What a cache is made of.
+
+    Args:
+        name: of the data set.
+        files: the images of the training part, and then those of the test part.
+        labels: one for each file.
+        classes: the names of the classes.
+        train: how many files are the training part.
+        stats: mean and std of each channel.
+    """
 
     name: str
     files: Files
     labels: list[int]
     classes: tuple[str, ...]
-    train: int  # the first so many files are the training part
-    stats: tuple[tuple[float, ...], tuple[float, ...]]  # mean and std
+    train: int
+    stats: tuple[tuple[float, ...], tuple[float, ...]]
 
     def fingerprint(self) -> str:
         """A hash of everything but the pixels."""

@@ -66,7 +66,13 @@ class ExtraData:
         return self._total
 
     def join(self, batch: Batch, *, epoch: int, slot: int) -> Batch:
-        """``batch`` and the images number ``slot`` x count and on, of all that the run has asked for."""
+        """Append ``count`` images to ``batch``.
+
+        Args:
+            batch: of the training set.
+            epoch: keys the augmentation, and the class that is drawn from a soft label.
+            slot: how often images were asked for before, in the whole run and on all ranks.
+        """
         rows = self._rows(slot * self.count).to(batch.x.device)
         ids = rows + self.first_id
         last = batch.x.is_contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from bat_fast.data.synthetic import draw_images
+from bat_fast.data.sets.synthetic import draw_images
 
 _GREY = 50  # one file in so many has a single channel, as in the original
 

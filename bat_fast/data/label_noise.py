@@ -52,7 +52,11 @@ def add_label_noise(source: Source, *, kind: str, rate: float | str, seed: int) 
 
 
 def _nearest_other(source: Source, rows: Tensor) -> Tensor:
-    """The class, other than its own, whose mean image is nearest to each of ``rows``."""
+    """The class, other than its own, whose mean image is nearest to each sample, [N] int64.
+
+    Args:
+        rows: [N] int64, places of the samples in ``source``.
+    """
     width = source.channels * source.image_size**2
     sums = torch.zeros((source.num_classes, width), dtype=torch.float64)
     for part in torch.arange(len(source)).split(_CHUNK):
@@ -67,7 +71,11 @@ def _nearest_other(source: Source, rows: Tensor) -> Tensor:
 
 
 def _pixels(source: Source, where: Tensor) -> Tensor:
-    """The samples at ``where`` [N], flat, [N, C H W] float64; every store in its own unit."""
+    """Some samples, flat, [N, C H W] float64; every store in its own unit.
+
+    Args:
+        where: [N] int64, their places in ``source``.
+    """
     images, stored = source.images, source.stored(where)
     if isinstance(images, Tensor):
         return images[stored].flatten(1).double()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from bat_fast.data import sets
 from bat_fast.data.cache import FOLDER, build_cache
 
-NAMES = ("tiny-imagenet",)  # their modules have ``contents(root)``
+
+def names() -> list[str]:
+    """The data sets that can be prepared, with dashes, as the command line has them."""
+    return list(_modules())
 
 
 def prepare(
@@ -25,7 +29,7 @@ def prepare(
     """Build the cache of a data set, or check the one there is; a few lines about it.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `names`.
         path: the folder of the data set; nothing in it is changed or moved.
         out: the folder of the cache; None is ``bat_fast_cache`` in ``path``, where training finds it. For
             another one say ``--data.root OUT``.
@@ -36,16 +40,21 @@ def prepare(
     Raises:
         OSError: a folder is missing or cannot be written. ValueError: a file or an existing cache is damaged.
     """
-    if name not in NAMES:
-        raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
+    known = _modules()
+    if name not in known:
+        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    contents = import_module(f"bat_fast.data.{name.replace('-', '_')}").contents(Path(path))
+    contents = known[name].contents(Path(path))
     folder = Path(path) / FOLDER if out is None else Path(out)
     there, began = folder.exists(), time.perf_counter()
     meta = build_cache(contents, folder, workers=workers, on_corrupt=on_corrupt, progress=progress)
     seconds = time.perf_counter() - began
     return _summary(meta, folder, "checked, every byte as it was written" if there else "built", seconds)
+
+
+def _modules() -> dict[str, ModuleType]:
+    return {name.replace("_", "-"): sets.find(name) for name in sets.names() if sets.can_be_prepared(name)}
 
 
 def _summary(meta: dict[str, Any], folder: Path, what: str, seconds: float) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bat_fast.data.files import Files
+from bat_fast.data.order import stratified
 
 _TOLERANCE = 1e-6  # pixels resized in float32 may leave [0, 1] by a rounding
 
@@ -19,23 +20,33 @@ class Source:
 
     The parts of a data set may share one store of images: ``rows`` says where the samples of this part lie.
 
+    Args:
+        images: [S, C, H, W] uint8, or float32 in [0, 1]; or S files.
+        labels: [M] int64, 0 <= label < num_classes.
+        index: [M] int64 data set ids: a sample keeps its id whatever the split.
+        num_classes: number of classes.
+        name: of the data set.
+        class_names: one for each class.
+        mean: of each channel over the training split, in [0, 1].
+        std: standard deviation of each channel over the training split.
+        true_labels: [M] int64, where ``labels`` were changed on purpose.
+        rows: [M] int64, sample i is ``images[rows[i]]``; None: it is ``images[i]``, and S = M.
+
     Raises:
         ValueError: a shape or dtype does not fit, a label is no class, an index appears twice, a row is not
             in the store, or float pixels leave [0, 1].
     """
 
-    images: Tensor | Files  # [S, C, H, W] uint8, or float32 in [0, 1]; or S files
-    labels: Tensor  # [M] int64, 0 <= label < num_classes
-    index: Tensor  # [M] int64 data set ids, the same whatever the split
+    images: Tensor | Files
+    labels: Tensor
+    index: Tensor
     num_classes: int
     name: str
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
-    """Mean of each channel over the training split, in [0, 1]."""
     std: tuple[float, ...]
-    """Standard deviation of each channel over the training split."""
-    true_labels: Tensor | None = None  # [M] int64, where ``labels`` were changed on purpose
-    rows: Tensor | None = None  # [M] int64: sample i is images[rows[i]]; None: images[i], and S = M
+    true_labels: Tensor | None = None
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         where = f"data set {self.name}"
@@ -102,12 +113,31 @@ class Source:
             return len(self) * self.images[:1].nbytes
         return len(self) * 3 * self.images.size**2
 
+    @property
+    def store(self) -> Tensor:
+        """The images as loaders gather them: bytes as a view [S, H, W, C], floats [S, C, H, W].
+
+        Raises:
+            TypeError: the images are files.
+        """
+        if not isinstance(self.images, Tensor):
+            raise TypeError(f"data set {self.name}: the images are files, not in memory")
+        return self.images.permute(0, 2, 3, 1) if self.images.dtype == torch.uint8 else self.images
+
     def stored(self, where: Tensor) -> Tensor:
-        """The rows of the store that hold the samples at ``where`` [N] of this part, [N]."""
+        """The rows of the store that hold some samples, [N] int64.
+
+        Args:
+            where: [N] int64, the places of the samples in this part.
+        """
         return where if self.rows is None else self.rows[where]
 
     def part(self, where: Tensor) -> Source:
-        """The samples at ``where`` [N] of this part; the store is shared."""
+        """Some samples of this part; the store is shared.
+
+        Args:
+            where: [N] int64, their places in this part.
+        """
         true = None if self.true_labels is None else self.true_labels[where]
         return replace(
             self,
@@ -118,6 +148,14 @@ class Source:
         )
 
 
+class Shape(NamedTuple):
+    """Classes and image size of a data set; images are square."""
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
 class Splits(NamedTuple):
     """The three parts of a data set; no sample is in two of them."""
 
@@ -126,10 +164,29 @@ class Splits(NamedTuple):
     test: Source
 
 
-def pixel_stats(
-    images: Tensor,  # [M, C, H, W] uint8, or float32 in [0, 1]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of pixels scaled to [0, 1]."""
+def divide(whole: Source, train: int, val: int, seed: int) -> Splits:
+    """The splits of a data set whose training samples come first and whose test samples follow.
+
+    Args:
+        whole: all samples.
+        train: how many of them are for training.
+        val: how many of those validate instead: the same share of each class.
+        seed: which ones validate.
+
+    Raises:
+        ValueError: ``val`` is not in [0, train).
+    """
+    rest, held = stratified(whole.labels[:train], val, seed)
+    test = torch.arange(train, len(whole))
+    return Splits(whole.part(rest), whole.part(held), whole.part(test))
+
+
+def pixel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixels scaled to [0, 1].
+
+    Args:
+        images: [M, C, H, W] uint8, or float32 in [0, 1].
+    """
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     planes = [images[:, channel].double() / scale for channel in range(images.shape[1])]
     means = tuple(float(plane.mean()) for plane in planes)
@@ -140,6 +197,10 @@ def sampled_stats(images: Tensor, rows: Tensor) -> tuple[tuple[float, ...], tupl
     """`pixel_stats` of at most 5000 of ``rows``, evenly spread: a large set need not be read as a whole.
 
     With so many images the error of a mean is about 0.003, a hundredth of the standard deviation.
+
+    Args:
+        images: [S, C, H, W] uint8, or float32 in [0, 1].
+        rows: [M] int64.
     """
     some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 5000)).long()]
     return pixel_stats(images[some])

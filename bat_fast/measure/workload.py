@@ -22,10 +22,6 @@ from bat_fast.train import build
 from bat_fast.train.feed import Feed
 from bat_fast.train.meter import EpochMeter
 
-TRAINING_IMAGES = {
-    "digits": 1078, "cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 100_000, "imagenet": 1_281_167
-}  # fmt: skip
-
 
 class RandomWorkload:
     """New models, random batches and training steps of the shape that the data of ``config`` have.
@@ -42,7 +38,8 @@ class RandomWorkload:
         build.check(config)
         self.config, self.device = config, pick_device(config.device)
         self.shape = shape or data.shape(config.data.name) or Feed(config, "cpu").shape  # needs the files
-        self.images = TRAINING_IMAGES.get(config.data.name)
+        # Options such as ``val`` change the number, which is then known to who reads the files only.
+        self.images = None if config.data.options else data.train_images(config.data.name)
 
     def size(self, count: int) -> list[int]:
         """[N, C, H, W] of a batch."""

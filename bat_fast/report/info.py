@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bat_fast import _native, ops
-from bat_fast.data import dali
+from bat_fast.data.loaders import dali
 from bat_fast.device import cpu_model
 from bat_fast.runs.provenance import versions
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bat_fast.data import Files, create_loader, load, tiny_imagenet
+from bat_fast.data import Files, create_loader, load
 from bat_fast.data.cache import FOLDER, build_cache
+from bat_fast.data.sets import tiny_imagenet
 
 OPTIONS = {"shuffle": True, "seed": 0}
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from bat_fast.data import Augment, Source, create_loader
-from bat_fast.data.dali import missing
-from bat_fast.data.loader import Loader
+from bat_fast.data.loaders.base import Loader
+from bat_fast.data.loaders.dali import missing
 
 PLAIN = {"shuffle": True, "seed": 3, "workers": 1}
 AUGMENT = Augment(pad=4, flip=True, cutout=5)

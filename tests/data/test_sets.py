@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from bat_fast.data import Augment, create_loader, load, names
-from bat_fast.data.dali import missing
+from bat_fast.data import Augment, Shape, create_loader, load, names, shape
 from bat_fast.data.files import crop_of
+from bat_fast.data.loaders.dali import missing
 from bat_fast.data.order import stratified
 
 DALI = pytest.param("dali", marks=pytest.mark.skipif(missing() is not None, reason=str(missing())))
@@ -70,6 +70,7 @@ def test_cifar(fine, tmp_path, monkeypatch):
         splits = load(name, seed=0, root=root, options={"val": 10})
         assert [len(part) for part in splits] == [190 if fine else 90, 10, 100 if fine else 20]
         assert splits.train.class_names[3] == "name_3"
+        assert shape(name) == Shape(splits.train.num_classes, splits.train.channels, splits.train.image_size)
         for part in splits:
             for batch in create_loader(part, 64, shuffle=False, seed=0):
                 assert np.array_equal(batch.x.numpy(), x[batch.index].astype(np.float32) / 255)
@@ -139,6 +140,7 @@ def test_svhn(tmp_path, monkeypatch):
     monkeypatch.setattr(SVHN, "split_list", listed)
     splits = load("svhn", seed=0, root=tmp_path, options={"val": 10})
     assert [len(part) for part in splits] == [50, 10, 30]
+    assert shape("svhn") == Shape(splits.train.num_classes, splits.train.channels, splits.train.image_size)
     x, y = (np.concatenate([made[part][which] for part in ("train", "test")]) for which in (0, 1))
     for part in splits:
         (batch,) = create_loader(part, 100, shuffle=False, seed=0)
@@ -210,7 +212,8 @@ def test_crops_stay_inside():
 
 def test_imagenet_is_such_a_folder(folder):
     splits = load("imagenet", seed=0, root=folder)
-    assert splits.train.image_size == 224
+    assert splits.train.image_size == 224 == shape("imagenet").image_size
+    assert splits.train.name == "imagenet"
     assert splits.train.mean == (0.485, 0.456, 0.406)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from bat_fast.cli import main
 from bat_fast.config import DataConfig, ExtraConfig, Ratio
-from bat_fast.data.dali import missing
 from bat_fast.data.generate import write_tiny_imagenet
+from bat_fast.data.loaders.dali import missing
 from bat_fast.train import Trainer
 
 KINDS = [

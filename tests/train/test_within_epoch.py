@@ -12,8 +12,8 @@ from test_resume import rows, same
 
 from bat_fast import data
 from bat_fast.config import AugmentConfig, DataConfig, EvalConfig
-from bat_fast.data.dali import missing
 from bat_fast.data.generate import write_tiny_imagenet
+from bat_fast.data.loaders.dali import missing
 from bat_fast.evaluate import load_run
 from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train import Trainer

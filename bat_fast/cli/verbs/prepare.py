@@ -9,11 +9,11 @@ SUMMARY = "decode a data set once into a cache: bat-fast prepare tiny-imagenet P
 
 def run(words: list[str]) -> None:
     """Write the cache of a data set, and print what is in it."""
-    from bat_fast.data.prepare import NAMES, prepare
+    from bat_fast.data.prepare import names, prepare
     from bat_fast.report.progress import counting
 
     parser = Parser("prepare", "Decode a data set once into a memory-mapped cache; no file is moved.")
-    parser.add_argument("name", choices=NAMES, help="the data set")
+    parser.add_argument("name", choices=names(), help="the data set")
     parser.add_argument("path", help="its folder, as --data.root has it")
     parser.add_argument("--out", help="folder of the cache (default: bat_fast_cache in PATH)")
     parser.add_argument("--workers", type=int, help="threads that decode (default: one for each core)")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from bat_fast._random import generator
 from bat_fast.data.augment import windows
 from bat_fast.data.files import Files, decode_rows
-from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
 
 
@@ -85,10 +85,8 @@ class _Parts(Dataset[tuple[Tensor, dict[int, str]]]):
         if isinstance(images, Files):
             drawn = windows(ids, seed=self.seed, epoch=epoch).tolist() if self.crop else None
             pixels, failed = decode_rows(images, stored.tolist(), drawn)
-        elif images.dtype == torch.float32:
-            return images[stored], failed
         else:
-            pixels = images.permute(0, 2, 3, 1)[stored].contiguous()
+            pixels = self.source.store[stored].contiguous()
         return self._rand_augment(pixels, ids, epoch) if self.operations else pixels, failed
 
     def _rand_augment(self, pixels: Tensor, ids: Tensor, epoch: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bat_fast.data.files import Files, decode_rows
-from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
 
 
@@ -32,9 +32,7 @@ class ResidentLoader(Loader):
         if isinstance(source.images, Files):
             images, every = self._decode(source.images)
         else:
-            images = source.images
-            if images.dtype == torch.uint8:
-                images = images.permute(0, 2, 3, 1)
+            images = source.store
             if source.rows is not None and self.device.type != "cpu":
                 images = images[source.rows]
             elif source.rows is not None:

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from bat_fast.data.files import SUFFIXES, Files, decode_rows
-from bat_fast.data.order import stratified
-from bat_fast.data.source import Source, Splits, pixel_stats
+from bat_fast.data.source import Source, Splits, divide, pixel_stats
 
 _STATS = 2000  # images of which mean and std are taken
 
 
 class Listing(NamedTuple):
-    """Image files and their classes, in the order of the sorted paths."""
+    """Image files, relative to the root, and their classes, in the order of the sorted paths."""
 
-    names: list[str]  # relative to the root
+    names: list[str]
     labels: list[int]
 
 
@@ -96,9 +95,18 @@ def tree_splits(
     seed: int,
     stats: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Splits:
-    """A data set of files: ``val`` stratified, seeded images of ``train`` validate.
+    """The splits of a data set of files. Ids count the files of ``train`` and then those of ``test``.
 
-    The ids count the files of ``train`` and then those of ``test``, in sorted order.
+    Args:
+        root: the folder that the files start from.
+        name: of the data set.
+        classes: the names of the classes.
+        train, test: the files.
+        size: height and width of the decoded images.
+        exact: the files have that size already.
+        val: how many of ``train`` validate: the same share of each class.
+        seed: which ones validate.
+        stats: mean and std of each channel; None measures some images.
     """
     files = Files(root, [*train.names, *test.names], size, exact)
     labels = torch.tensor([*train.labels, *test.labels])
@@ -106,13 +114,6 @@ def tree_splits(
     every = torch.arange(len(files))
     whole = Source(files, labels, every, len(classes), name, classes, mean, std, rows=every)
     return divide(whole, len(train.names), val, seed)
-
-
-def divide(whole: Source, train: int, val: int, seed: int) -> Splits:
-    """The first ``train`` samples, without ``val`` of them that validate, train; the rest tests."""
-    rest, held = stratified(whole.labels[:train], val, seed)
-    test = torch.arange(train, len(whole))
-    return Splits(whole.part(rest), whole.part(held), whole.part(test))
 
 
 def _file_stats(files: Files, train: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

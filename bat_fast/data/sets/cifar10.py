@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bat_fast.data.cifar_files import Layout, load_cifar
-from bat_fast.data.source import Splits
+from bat_fast.data.sets._cifar import Layout, load_cifar
+from bat_fast.data.source import Shape, Splits
 
+SHAPE = Shape(10, 3, 32)
+_VAL = 1000
+TRAIN_IMAGES = 50_000 - _VAL
 LAYOUT = Layout(
     name="cifar10",
     dataset="CIFAR10",
@@ -17,10 +20,13 @@ LAYOUT = Layout(
     label="labels",
     label_bytes=1,
     names=("batches.meta", "label_names"),
-    num_classes=10,
+    num_classes=SHAPE.num_classes,
 )
 
 
-def load(seed: int, root: Path | None = None, val: int = 1000) -> Splits:
-    """Train and val from the 50 000 training images, test is the test batch. See `load_cifar`."""
+def load(seed: int, root: Path | None = None, val: int = _VAL) -> Splits:
+    """Train and val come from the 50 000 training images; test is the test batch.
+
+    Arguments and errors are those of `bat_fast.data.sets._cifar.load_cifar`.
+    """
     return load_cifar(LAYOUT, seed, root, val)

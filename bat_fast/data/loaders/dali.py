@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bat_fast.data.augment import windows
 from bat_fast.data.files import CENTRE, Files, decode_rows
-from bat_fast.data.loader import Loader, Pixels
+from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
 
 _AHEAD = 3  # batches that DALI works on while one is trained with
@@ -150,7 +150,7 @@ class DaliLoader(Loader):
             names = np.array([images.path(row).encode() for row in stored.tolist()])
             self._pipe.feed_input("names", names.view(np.uint8).reshape(len(names), -1))
         else:
-            pixels = images.permute(0, 2, 3, 1)[stored].contiguous()
+            pixels = self.source.store[stored].contiguous()
             self._pipe.feed_input("pixels", pixels.numpy())
         if self.augment.resized_crop:
             drawn = windows(self.source.index[part], seed=self.seed, epoch=self.epoch)

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bat_fast._random import generator
-from bat_fast.data.source import Source, Splits, sampled_stats
-from bat_fast.data.tree import divide
+from bat_fast.data.source import Source, Splits, divide, sampled_stats
 
 _CHUNK = 512
 
@@ -41,10 +40,17 @@ def load(seed: int, size: int = 32, classes: int = 10, count: int = 5000) -> Spl
 
 
 def draw_images(labels: Tensor, first: object, size: int, classes: int, seed: int) -> Tensor:
-    """Images of the classes ``labels`` [N], [N, size, size, 3] uint8.
+    """Draw one image for each label, [N, size, size, 3] uint8.
 
     Random fields with the 1/f spectrum of photographs; a class has a coarse pattern of its own, at a place
-    and with a strength that vary. ``first`` keys the chance of these images.
+    and with a strength that vary.
+
+    Args:
+        labels: [N] int64, 0 <= label < classes.
+        first: keys the chance of these images, together with ``seed``.
+        size: height and width.
+        classes: number of classes.
+        seed: of the images and of the patterns.
     """
     chance = generator("synthetic", seed, first)
     patterns = torch.randn((classes, 3, 4, 4), generator=generator("synthetic classes", seed))

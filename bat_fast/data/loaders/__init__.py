@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from bat_fast.data.augment import Augment
-from bat_fast.data.dali import DaliLoader, missing
-from bat_fast.data.loader import NO_AUGMENT, Loader
-from bat_fast.data.prepare import NAMES
-from bat_fast.data.resident import ResidentLoader
+from bat_fast.data.loaders.base import NO_AUGMENT, Loader
+from bat_fast.data.loaders.dali import DaliLoader, missing
+from bat_fast.data.loaders.resident import ResidentLoader
+from bat_fast.data.loaders.workers import TorchLoader
+from bat_fast.data.sets import can_be_prepared
 from bat_fast.data.source import Source
-from bat_fast.data.torch_loader import TorchLoader
 
 _LOADERS: dict[str, type[Loader]] = {
     loader.kind: loader for loader in (ResidentLoader, DaliLoader, TorchLoader)
@@ -37,9 +37,8 @@ def choose(source: Source, device: str, augment: Augment = NO_AUGMENT) -> tuple[
         reason = f"the set does not fit on the GPU ({size})"
     else:
         reason = "the set is image files"
-        name = source.name.replace("_", "-")
-        if name in NAMES:
-            reason += f" (bat-fast prepare {name} decodes them once)"
+        if can_be_prepared(source.name):
+            reason += f" (bat-fast prepare {source.name.replace('_', '-')} decodes them once)"
     lacking = missing()
     return ("torch", f"{reason}, and {lacking}") if lacking else ("dali", reason)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bat_fast.data.sets._folders import class_folders, existing, list_classes, tree_splits
 from bat_fast.data.source import Splits
-from bat_fast.data.tree import class_folders, existing, list_classes, tree_splits
 
 
 def load(
@@ -17,7 +17,7 @@ def load(
     name: str = "image_folder",
     stats: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Splits:
-    """Train and val from ``train/``; test is ``val/``. Classes are numbered by sorted folder name.
+    """Train and val come from ``train/``; test is ``val/``. Classes are numbered by sorted folder name.
 
     Args:
         seed: which training images validate.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from bat_fast.data.source import Source, Splits, pixel_stats
+from bat_fast.data.source import Shape, Source, Splits, pixel_stats
 
+SHAPE = Shape(10, 1, 8)
+TRAIN_IMAGES = 1258  # of 1797
 _VAL, _TEST = 0.1, 0.2  # shares of all samples; the rest trains
 
 

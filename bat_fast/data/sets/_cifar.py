@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bat_fast.data.download import download
-from bat_fast.data.source import Source, Splits, pixel_stats
-from bat_fast.data.tree import divide
+from bat_fast.data.sets._download import download
+from bat_fast.data.source import Source, Splits, divide, pixel_stats
 
 _PIXELS = 3 * 32 * 32
 _ALLOWED = {  # what a pickle of arrays of bytes needs, and nothing that runs code
@@ -29,10 +28,23 @@ _ALLOWED = {  # what a pickle of arrays of bytes needs, and nothing that runs co
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in one of the two sets."""
+    """Where one of the two sets keeps its images, labels and class names, pickled and binary.
+
+    Args:
+        name: of the data set.
+        dataset: its class in torchvision, which knows address and checksums.
+        python: the folder of the pickled files, as the archive unpacks it.
+        binary: the folder of the binary files.
+        train: the files of the training images; in the binary folder they end in ``.bin``.
+        test: the file of the test images, likewise.
+        label: the entry of a pickled file that holds the labels.
+        label_bytes: labels at the start of each binary record, a byte each; the last of them is the class.
+        names: the pickled file with the names of the classes, and its entry that holds them.
+        num_classes: number of classes.
+    """
 
     name: str
-    dataset: str  # of torchvision, which knows address and checksums
+    dataset: str
     python: str
     binary: str
     train: tuple[str, ...]

@@ -19,11 +19,17 @@ NO_AUGMENT = Augment()
 
 
 class Pixels(NamedTuple):
-    """The images of one batch before augmentation."""
+    """The images of one batch before augmentation, on the device.
 
-    store: Tensor  # [S, H, W, C] uint8 on the device, or [S, C, H, W] float32
-    rows: Tensor  # [N] int64: which images of the store
-    where: Tensor  # [N] int64: places of the samples in the split, on the device
+    Args:
+        store: [S, H, W, C] uint8, or [S, C, H, W] float32.
+        rows: [N] int64, which images of the store.
+        where: [N] int64, places of the samples in the split.
+    """
+
+    store: Tensor
+    rows: Tensor
+    where: Tensor
 
 
 class Loader(ABC):
@@ -154,7 +160,11 @@ class Loader(ABC):
 
     @abstractmethod
     def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Pixels]:
-        """The images of the batches with these places of the split ([N] int64 each, on the CPU), in order."""
+        """The images of some batches, in order.
+
+        Args:
+            parts: for each batch [N] int64 on the CPU, places of the samples in the split.
+        """
 
     def _without_skipped(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """``parts`` without the images that are known to be broken."""

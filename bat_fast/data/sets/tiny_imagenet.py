@@ -6,26 +6,27 @@ from pathlib import Path
 
 from bat_fast.data.cache import Contents, check_fresh, find_cache, load_cache
 from bat_fast.data.files import Files
-from bat_fast.data.source import Splits
-from bat_fast.data.tree import (
+from bat_fast.data.sets._folders import (
     Listing,
     check_names,
     class_folders,
-    divide,
     existing,
     images_in,
     list_classes,
     tree_splits,
 )
+from bat_fast.data.source import Shape, Splits, divide
 
-SIZE = 64
+SHAPE = Shape(200, 3, 64)
+_VAL = 5000
+TRAIN_IMAGES = 100_000 - _VAL
 # Of the 100 000 training images of the original; spares decoding them to normalise the first batch.
 STATS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 _ANNOTATIONS = "val_annotations.txt"
 
 
-def load(seed: int, root: Path | None = None, val: int = 5000) -> Splits:
-    """Train and val from ``train/``; test is the published ``val/``, whose labels are known.
+def load(seed: int, root: Path | None = None, val: int = _VAL) -> Splits:
+    """Train and val come from ``train/``; test is the published ``val/``, whose labels are known.
 
     Reads the original layout (``wnids.txt``, ``train/WNID/images/``, ``val/images/`` with
     ``val/val_annotations.txt``) and the re-sorted one (``val/WNID/``), and moves nothing. Classes are
@@ -55,7 +56,7 @@ def load(seed: int, root: Path | None = None, val: int = 5000) -> Splits:
         classes,
         listing,
         test,
-        size=SIZE,
+        size=SHAPE.image_size,
         exact=True,
         val=count,
         seed=seed,
@@ -66,7 +67,7 @@ def load(seed: int, root: Path | None = None, val: int = 5000) -> Splits:
 def contents(root: Path) -> Contents:
     """What a cache of ``root`` holds. Errors are those of `load`."""
     classes, train, test = listings(root)
-    files = Files(root, [*train.names, *test.names], SIZE)
+    files = Files(root, [*train.names, *test.names], SHAPE.image_size)
     labels = [*train.labels, *test.labels]
     return Contents("tiny_imagenet", files, labels, classes, len(train.names), STATS)
 

@@ -8,13 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bat_fast.data.download import download
-from bat_fast.data.source import Source, Splits, pixel_stats
-from bat_fast.data.tree import divide
+from bat_fast.data.sets._download import download
+from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
+
+SHAPE = Shape(10, 3, 32)
+_VAL = 1000
+TRAIN_IMAGES = 73_257 - _VAL
 
 
-def load(seed: int, root: Path | None = None, val: int = 1000) -> Splits:
-    """Train and val from ``train_32x32.mat``, test is ``test_32x32.mat``; label 10 of the files is digit 0.
+def load(seed: int, root: Path | None = None, val: int = _VAL) -> Splits:
+    """Train and val come from ``train_32x32.mat``, test is ``test_32x32.mat``; their label 10 is digit 0.
 
     The files are checked against torchvision's checksums; what is not there is downloaded by torchvision.
     Ids count the training and then the test images.
@@ -33,8 +36,8 @@ def load(seed: int, root: Path | None = None, val: int = 1000) -> Splits:
     train = len(parts[0][1])
     images, every = store.permute(0, 3, 1, 2), torch.arange(len(labels))
     mean, std = pixel_stats(images[:train])
-    names = tuple(str(digit) for digit in range(10))
-    whole = Source(images, labels, every, 10, "svhn", names, mean, std, rows=every)
+    names = tuple(str(digit) for digit in range(SHAPE.num_classes))
+    whole = Source(images, labels, every, len(names), "svhn", names, mean, std, rows=every)
     return divide(whole, train, val, seed)
 
 
