@@ -1,4 +1,4 @@
-"""Which loader suits a split on a device."""
+"""The loaders, and which of them suits a split on a device."""
 
 from __future__ import annotations
 
