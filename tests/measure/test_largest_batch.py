@@ -10,7 +10,7 @@ import torch
 
 from bat_fast.cli import main
 from bat_fast.measure.largest_batch import predict, search
-from bat_fast.train import largest
+from bat_fast.measure import largest_batch as largest
 
 BENCH = ["bench", "--recipe", "digits-bat", "--device", "cpu", "--attack.steps", "1", "--largest_batch"]
 

@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bat_fast.measure.launch_gaps import idle_share, kernels, launch_gaps
-from bat_fast.train import gaps
+from bat_fast.measure import launch_gaps as gaps
 
 
 @pytest.mark.parametrize(

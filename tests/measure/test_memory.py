@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bat_fast.measure.memory import free_mib, growth_mib, mib, peak_mib
-from bat_fast.train import memory
+from bat_fast.measure import memory
 
 
 def take(count):
@@ -87,5 +87,5 @@ def test_sizes_as_people_write_them(text, expected):
 
 @pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "8 bits"])
 def test_no_sizes(text):
-    with pytest.raises(ValueError, match=r"--memory: expected a size such as 8GiB or 600MiB"):
+    with pytest.raises(ValueError, match=r"^expected a size such as 8GiB or 600MiB"):
         mib(text)
