@@ -116,10 +116,12 @@ def test_methods_return_losses_and_touch_nothing():
 
 
 def test_there_is_one_pgd_loop():
-    stepping = [
-        path for path in PYTHON if unit(path) != "ops" and re.search(r"l(inf|2)_step_\b", path.read_text())
-    ]
-    assert [path.name for path in stepping] == ["pgd.py"]
+    def using(pattern):
+        above = [path for path in PYTHON if unit(path) != "ops"]
+        return [str(path.relative_to(PACKAGE)) for path in above if re.search(pattern, path.read_text())]
+
+    assert using(r"l(inf|2)_step_\b") == ["attacks/step.py"]
+    assert using(r"\battack_grad\(") == ["attacks/pgd.py"]
 
 
 def test_kernels_know_no_framework():
