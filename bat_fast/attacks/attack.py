@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast import ops
-from bat_fast.attacks.engine import ENGINES, Engine
+from bat_fast.attacks.engine import ENGINES, Engine, Loop
 from bat_fast.attacks.frozen import frozen
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pixels import check_batch
@@ -37,6 +36,15 @@ class Problem:
     """[N] int64 data set ids, which key all random numbers; None numbers the batch from 0."""
     draw: int
     """Which random numbers of these samples."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor | None]:
+        """What a loop needs of it."""
+        objective = self.objective
+        return {
+            "clean": self.clean, "y": self.y, "targets": self.targets,
+            "reference": objective.reference, "soft": objective.soft,
+        }  # fmt: skip
 
 
 class Attack(ABC):
@@ -187,18 +195,17 @@ class Attack(ABC):
         """The projected step with the settings of the moment: call it with (adv, grad, clean)."""
         return Step(self.norm, self.step_size, self.eps, self.lo, self.hi)
 
-    def iterate(self, loop: Callable[..., None], settings: Hashable, **tensors: Tensor | None) -> None:
+    def iterate(self, loop: Loop, **tensors: Tensor | None) -> None:
         """Call ``loop(network, **tensors)`` on the network that the engine makes of the model.
 
         Args:
-            loop: changes ``adv`` in place and reads nothing on the host. It may call the network for logits
-                alone, or for gradients too.
-            settings: everything that it depends on, but for network and tensors.
-            tensors: ``adv`` among them.
+            loop: changes ``adv`` in place and reads nothing on the host, see
+                `bat_fast.attacks.engine.Loop`. It may ask the network for logits alone, or for gradients too.
+            tensors: ``adv`` [N, C, H, W] among them.
         """
         if self._engine.name != self.engine:
             self._engine = Engine(self.engine)
-        self._engine.run(loop, settings, self.model, _PRECISIONS[self.precision], tensors)
+        self._engine.run(loop, self.model, _PRECISIONS[self.precision], tensors)
 
 
 def default_step_size(eps: float) -> float:

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from bat_fast import ops
 from bat_fast.attacks.attack import Attack, Problem
-from bat_fast.attacks.engine import Network, SmallNetwork
+from bat_fast.attacks.engine import AttackedModel
+from bat_fast.attacks.goal import Goal
+from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.step import Step
 
-_FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
+
+@dataclass(frozen=True)
+class Climb:
+    """The PGD loop of this project, with all that it reads beside network and tensors.
+
+    Engines keep a captured CUDA graph under the loop that was captured, and equal loops share it. So whatever
+    a step depends on is a field of this class: the loop has nothing else to read it from.
+
+    Args:
+        loss, soft_weight: as in `bat_fast.attacks.AttackLoss`.
+        steps: number of steps.
+        step: what moves the images.
+    """
+
+    loss: str
+    soft_weight: float
+    steps: int
+    step: Step
+
+    def __call__(self, network: AttackedModel, *, adv: Tensor, clean: Tensor, **given: Any) -> None:
+        """Move ``adv`` in place. Reads nothing on the host.
+
+        Args:
+            network: what an engine makes of the model.
+            adv: [N, C, H, W] images to move.
+            clean: [N, C, H, W] centre of the ball.
+            given: ``y``, ``targets``, ``reference`` and ``soft`` of `bat_fast.attacks.goal.Goal.of`.
+        """
+        goal = Goal.of(self.loss, self.soft_weight, network, clean, **given)
+        if network.climb is not None:
+            limits = self.step.limits(clean)
+            network.climb(adv, clean, steps=self.steps, norm=self.step.norm, **limits, **goal.arguments)
+            return
+        for _ in range(self.steps):
+            grad, _ = goal.gradient(network, adv)
+            self.step(adv, grad, clean)
 
 
 class PGD(Attack):
@@ -69,55 +103,11 @@ class PGD(Attack):
         """The step with the settings of the moment: call it with (adv, grad, clean)."""
         return replace(super().step, project=self.project)
 
+    def loop_for(self, objective: AttackLoss) -> Climb:
+        """The loop on ``objective`` with the settings of the moment."""
+        return Climb(objective.loss, objective.soft_weight, self.steps, self.step)
+
     def run(self, adv: Tensor, problem: Problem) -> None:
         """Take all steps."""
-        if not self.steps:
-            return
-        objective = problem.objective
-        self.iterate(
-            partial(self._steps, objective.loss, objective.soft_weight),
-            (objective.loss, objective.soft_weight, self.steps, self.step),
-            adv=adv,
-            clean=problem.clean,
-            y=problem.y,
-            targets=problem.targets,
-            reference=objective.reference,
-            soft=objective.soft,
-        )
-
-    def _steps(
-        self,
-        loss: str,
-        soft_weight: float,
-        network: Network,
-        *,
-        adv: Tensor,
-        clean: Tensor,
-        y: Tensor,
-        targets: Tensor | None,
-        reference: Tensor | None,
-        soft: Tensor | None,
-    ) -> None:
-        """The PGD loop of this project: moves ``adv`` in place. Reads nothing on the host."""
-        if reference is None and loss.startswith("kl"):
-            reference = network.forward(clean)
-        goal: dict[str, Any] = {
-            "loss": loss, "reference": reference, "soft": soft, "soft_weight": soft_weight,
-            "targeted": targets is not None, "label": y,
-        }  # fmt: skip
-        target = y if targets is None else targets
-        if isinstance(network, SmallNetwork):
-            how = {"norm": self.norm, "steps": self.steps, **self.step.limits(clean)}
-            network.climb(adv, clean, target, **goal, **how)
-            return
-        for _ in range(self.steps):
-            logits = network.forward(adv)
-            grad_logits, _ = ops.attack_grad(_kernel_dtype(logits), target, **goal)
-            if logits.dtype == torch.float16:
-                grad_logits.mul_(_FP16_SCALE)
-            self.step(adv, network.backward(grad_logits.to(logits.dtype)), clean)
-
-
-def _kernel_dtype(logits: Tensor) -> Tensor:
-    """Detached logits in a dtype that the row kernels of the device take."""
-    return logits.detach().float() if logits.is_cpu and logits.itemsize == 2 else logits.detach()
+        if self.steps:
+            self.iterate(self.loop_for(problem.objective), adv=adv, **problem.tensors)

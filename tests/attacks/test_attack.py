@@ -1,11 +1,15 @@
 """The base of all attacks: what a kind of attack gets for its loop and its tensors alone."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 from bat_fast import AttackLoss
 from bat_fast.attacks import Attack
+from bat_fast.attacks.goal import Goal
+from bat_fast.attacks.step import Step
 
 
 def network() -> nn.Sequential:
@@ -27,38 +31,47 @@ class Kept(Attack):
         self.asked = adv.clone(), problem
 
 
+@dataclass(frozen=True)
+class Guess:
+    lo: float
+    hi: float
+
+    def __call__(self, network, *, adv, clean, y, noise):
+        best = margin(network.forward(adv), y)
+        for change in noise:
+            tried = (clean + change).clamp(self.lo, self.hi)
+            reached = margin(network.forward(tried), y)
+            better = reached > best
+            best = torch.where(better, reached, best)
+            adv.copy_(torch.where(better[:, None, None, None], tried, adv))
+
+
 class Search(Attack):
     """Random search: no gradient, and noise of its own."""
 
     def run(self, adv, problem):
         generator = torch.Generator().manual_seed(self.seed + problem.draw)
         noise = self.eps * (2 * torch.rand((4, *adv.shape), generator=generator, dtype=adv.dtype) - 1)
+        self.iterate(Guess(self.lo, self.hi), adv=adv, clean=problem.clean, y=problem.y, noise=noise)
 
-        def loop(network, *, adv, clean, y, noise):
-            best = margin(network.forward(adv), y)
-            for change in noise:
-                tried = (clean + change).clamp(self.lo, self.hi)
-                reached = margin(network.forward(tried), y)
-                better = reached > best
-                best = torch.where(better, reached, best)
-                adv.copy_(torch.where(better[:, None, None, None], tried, adv))
 
-        self.iterate(loop, (self.lo, self.hi), adv=adv, clean=problem.clean, y=problem.y, noise=noise)
+@dataclass(frozen=True)
+class Roll:
+    step: Step
+
+    def __call__(self, network, *, adv, velocity, clean, **given):
+        goal = Goal.of("margin", 0.0, network, clean, **given)
+        for _ in range(3):
+            grad, _ = goal.gradient(network, adv)
+            self.step(adv, velocity.add_(grad), clean)
 
 
 class Momentum(Attack):
-    """Gradients of one logit, added up in a tensor of its own that outlives the loop."""
+    """Gradients that add up in a tensor of its own, which outlives the loop."""
 
     def run(self, adv, problem):
         self.velocity = torch.zeros_like(adv)
-
-        def loop(network, *, adv, clean, y, velocity):
-            for _ in range(3):
-                logits = network.forward(adv)
-                velocity.add_(network.backward(torch.zeros_like(logits).scatter_(1, y[:, None], -1.0)))
-                self.step(adv, velocity, clean)
-
-        self.iterate(loop, self.step, adv=adv, clean=problem.clean, y=problem.y, velocity=self.velocity)
+        self.iterate(Roll(self.step), adv=adv, velocity=self.velocity, **problem.tensors)
 
 
 def batch(n=6):

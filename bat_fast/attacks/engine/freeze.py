@@ -9,7 +9,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks.engine.network import Network, Plain, unused_numbers
+from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain, unused_numbers
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.small import SmallNetwork, small_network
 from bat_fast.attacks.engine.trace import UnsuitableError, hooked, trace
@@ -97,7 +97,7 @@ def _structure(model: nn.Module) -> Hashable:
     return tuple((id(m), type(m), m.training, hooked(m)) for m in model.modules())
 
 
-def _answer(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+def _answer(network: AttackedModel, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and a gradient, with the random numbers (of dropout) that come next, which stay unused."""
     with unused_numbers(x):
         logits = network.forward(x)

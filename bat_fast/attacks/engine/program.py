@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bat_fast.attacks.engine.attacked_model import unused_numbers
 from bat_fast.attacks.engine.fuse import Fusion
 from bat_fast.attacks.engine.gradients import Gradients
-from bat_fast.attacks.engine.network import unused_numbers
 from bat_fast.attacks.engine.segment import SegmentLayer
 from bat_fast.attacks.engine.trace import Names, UnsuitableError, run
 
@@ -32,6 +32,8 @@ class Program:
     Raises:
         UnsuitableError: a value of the graph is no tensor.
     """
+
+    climb = None
 
     def __init__(self, graph: fx.Graph, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> None:
         names = Names(model)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from bat_fast.attacks.engine.attacked_model import autocast
 from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.layers import Layer, Values
-from bat_fast.attacks.engine.network import autocast
 from bat_fast.attacks.engine.trace import Names, in_place, run
 
 

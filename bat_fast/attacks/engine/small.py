@@ -71,9 +71,9 @@ class SmallNetwork:
         assert result is not None
         return result
 
-    def climb(self, adv: Tensor, clean: Tensor, target: Tensor, **how: Any) -> None:
-        """All steps of an attack; arguments as in `bat_fast.ops.network.network_attack_`."""
-        network_attack_(adv, clean, target, **how, **self._given)
+    def climb(self, adv: Tensor, clean: Tensor, **how: Any) -> None:
+        """All steps of PGD; arguments as in `bat_fast.ops.network.network_attack_`."""
+        network_attack_(adv, clean, **how, **self._given)
 
 
 def _busy(images: int) -> float:

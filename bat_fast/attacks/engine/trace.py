@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from bat_fast.attacks.engine.network import unused_numbers
+from bat_fast.attacks.engine.attacked_model import unused_numbers
 
 
 class UnsuitableError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -9,11 +10,22 @@ import torch
 from torch import Tensor, nn
 
 
-class Network(Protocol):
-    """What an engine makes of a model. One `forward`, then at most one `backward` that belongs to it."""
+class AttackedModel(Protocol):
+    """What an engine makes of a model: logits, and the gradient at the pixels."""
+
+    @property
+    def climb(self) -> Callable[..., None] | None:
+        """All steps of PGD in one call, where the engine has that, else None.
+
+        It takes ``adv`` and ``clean`` [N, C, H, W] and the keywords of `bat_fast.ops.network.network_attack_`
+        but for those of the network, and moves ``adv`` in place.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K] of pixels ``x`` [N, C, H, W], in the precision of the engine."""
+        """Logits [N, K] of pixels ``x`` [N, C, H, W], in the precision of the engine.
+
+        At most one `backward` follows, which belongs to the last `forward`.
+        """
 
     def backward(self, grad: Tensor) -> Tensor:
         """Gradient [N, C, H, W] at the pixels, given that at the logits, [N, K]."""
@@ -27,20 +39,26 @@ class Plain:
         dtype: autocast of the model; None is the precision of its weights.
     """
 
+    climb = None
+
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
         self.model, self.dtype = model, dtype
+        self._kept: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K]."""
+        self._kept = None  # the graph of a forward pass that no backward pass followed
         with torch.enable_grad(), autocast(x.device.type, self.dtype):
-            self._leaf = x.detach().requires_grad_()
-            self._logits: Tensor = self.model(self._leaf)
-        return self._logits.detach()
+            leaf = x.detach().requires_grad_()
+            logits: Tensor = self.model(leaf)
+        self._kept = logits, leaf
+        return logits.detach()
 
     def backward(self, grad: Tensor) -> Tensor:
         """Gradient at the pixels, [N, C, H, W]."""
-        logits, leaf = self._logits, self._leaf
-        del self._logits, self._leaf
+        assert self._kept is not None, "backward without forward"
+        logits, leaf = self._kept
+        self._kept = None
         (result,) = torch.autograd.grad(logits, leaf, grad.to(logits.dtype))
         return result
 
