@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from bat_fast import ops
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
-from bat_fast.attacks.frozen import frozen
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pixels import check_batch
 from bat_fast.attacks.step import NORMS, Step
+from bat_fast.attacks.untouched import untouched
 
 _PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
@@ -39,7 +39,7 @@ class Problem:
 
     @property
     def tensors(self) -> dict[str, Tensor | None]:
-        """What a loop needs of it."""
+        """All tensors by name, as `bat_fast.attacks.goal.Goal.of` takes them."""
         objective = self.objective
         return {
             "clean": self.clean, "y": self.y, "targets": self.targets,
@@ -155,7 +155,7 @@ class Attack(ABC):
         """
         if draw is None:
             draw, self._calls = self._calls, self._calls + 1
-        with torch.inference_mode(False), torch.no_grad(), frozen(self.model, self.bn_mode):
+        with torch.inference_mode(False), torch.no_grad(), untouched(self.model, self.bn_mode):
             clean, label = _usable(x.detach()), _usable(y)
             goal = None if targets is None else _usable(targets)
             # Reading the range waits for a GPU, so there only the first batch is looked at.
@@ -169,13 +169,26 @@ class Attack(ABC):
 
     @abstractmethod
     def run(self, adv: Tensor, problem: Problem) -> None:
-        """Move the start ``adv`` [N, C, H, W], N >= 1, in place to where the attack ends.
+        """Move ``adv`` in place from the start to the end of the attack.
 
-        The model is held still around the call, and no gradients are recorded.
+        The model is held still around this call, and no gradients are recorded.
+
+        Args:
+            adv: [N, C, H, W] the start, N >= 1.
+            problem: the batch and what to climb.
         """
 
     def start(self, clean: Tensor, index: Tensor | None = None, draw: int = 0) -> Tensor:
-        """Where the attack on ``clean`` starts, a new tensor; arguments as in a call."""
+        """The point where the attack starts.
+
+        Args:
+            clean: [N, C, H, W] pixels.
+            index: [N] int64 data set ids; None numbers the batch from 0.
+            draw: which random start of these samples.
+
+        Returns:
+            A new [N, C, H, W] tensor.
+        """
         if not self.random_start:
             return clean.clamp(self.lo, self.hi)
         gaussian = self.random_start == "gaussian"
@@ -221,5 +234,5 @@ def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 
 
 def _usable(tensor: Tensor) -> Tensor:
-    """A tensor made in inference mode cannot enter a graph; a copy made outside of it can."""
+    """``tensor``, or a copy if it was made in inference mode: autograd takes none of those."""
     return tensor.clone() if tensor.is_inference() else tensor

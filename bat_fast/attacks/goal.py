@@ -16,7 +16,17 @@ _FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """Arguments of `bat_fast.ops.attack_grad` but for the logits, see there."""
+    """What a loop climbs, as `bat_fast.ops.attack_grad` takes it.
+
+    Args:
+        loss: name of the row loss.
+        soft_weight: weight of the soft term.
+        target: [N] int64 classes to move towards or away from.
+        label: [N] int64 true classes.
+        targeted: move towards ``target``.
+        reference: [N, K] logits that ``kl`` moves away from.
+        soft: [N, K] soft targets.
+    """
 
     loss: str
     soft_weight: float
@@ -42,11 +52,12 @@ class Goal:
         """The goal of a loop that was given the tensors of a `bat_fast.attacks.attack.Problem`.
 
         Args:
-            loss, soft_weight, reference, soft: as in `bat_fast.attacks.AttackLoss`.
+            loss, soft_weight: as in `bat_fast.attacks.AttackLoss`.
             network: computes the reference of ``kl`` where none is given.
             clean: [N, C, H, W] images.
             y: [N] int64 true classes.
             targets: [N] int64 classes to move towards, or None.
+            reference, soft: [N, K] or None, as in `bat_fast.attacks.AttackLoss`.
         """
         if reference is None and loss.startswith("kl"):
             reference = network.forward(clean)
@@ -55,7 +66,7 @@ class Goal:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """All fields by name."""
+        """Keyword arguments of `bat_fast.ops.attack_grad`."""
         return vars(self)
 
     def gradient(self, network: AttackedModel, adv: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +77,7 @@ class Goal:
             adv: [N, C, H, W] images.
 
         Returns:
-            grad [N, C, H, W], up to a positive factor; what is climbed at ``adv``, [N].
+            The gradient [N, C, H, W] up to a positive factor, and the row losses [N] at ``adv``.
         """
         logits = network.forward(adv)
         grad_logits, reached = ops.attack_grad(_kernel_dtype(logits), **self.arguments)

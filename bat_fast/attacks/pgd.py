@@ -16,7 +16,7 @@ from bat_fast.attacks.step import Step
 
 @dataclass(frozen=True)
 class Climb:
-    """The PGD loop of this project, with all that it reads beside network and tensors.
+    """The one PGD loop of this project, with all that it reads beside network and tensors.
 
     Engines keep a captured CUDA graph under the loop that was captured, and equal loops share it. So whatever
     a step depends on is a field of this class: the loop has nothing else to read it from.
@@ -108,6 +108,6 @@ class PGD(Attack):
         return Climb(objective.loss, objective.soft_weight, self.steps, self.step)
 
     def run(self, adv: Tensor, problem: Problem) -> None:
-        """Take all steps."""
+        """Take all steps of PGD."""
         if self.steps:
             self.iterate(self.loop_for(problem.objective), adv=adv, **problem.tensors)

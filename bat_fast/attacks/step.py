@@ -42,7 +42,7 @@ class Step:
         _STEPS[self.norm](adv, grad, clean, **self.limits(clean))
 
     def limits(self, clean: Tensor) -> dict[str, float]:
-        """The numbers that the operators of a step take, for images like ``clean`` [N, C, H, W]."""
+        """Keyword arguments of the operators of a step, for images like ``clean`` [N, C, H, W]."""
         radius = self.eps
         if not self.project:
             # No pixel can move further than the range, and no image than that times the root of its size.

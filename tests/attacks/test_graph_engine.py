@@ -13,9 +13,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bat_fast import PGD, AttackLoss, models
-from bat_fast.attacks import frozen
+from bat_fast.attacks import untouched
 from bat_fast.attacks.attack import Problem
-from bat_fast.attacks.engine import Engine, graph
+from bat_fast.attacks.engine import Engine, cuda_graph
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import trace
 from bat_fast.attacks.pgd import Climb
@@ -32,7 +32,7 @@ def loop_on_fake_gpu(make, bn_mode="eval", dtype=None, targeted=False, loss="ce"
             x, y = torch.rand(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64)
             soft = torch.rand(4, 10) if "te" in loss else None
         attack = PGD(model, steps=2, bn_mode=bn_mode, **options)
-        with torch.no_grad(), frozen(model, bn_mode):
+        with torch.no_grad(), untouched(model, bn_mode):
             program = Program(trace(model, x), model, x, dtype)
             program.refresh()
             adv = attack.start(x)
@@ -103,7 +103,7 @@ def test_weights_stay_where_a_graph_would_read_them(bn_mode):
     x, y = torch.rand(2, 3, 8, 8).double(), torch.tensor([1, 2])
     attack = PGD(model, steps=2, bn_mode=bn_mode)
     adv, seen = x.clone(), []
-    with torch.no_grad(), frozen(model, bn_mode):
+    with torch.no_grad(), untouched(model, bn_mode):
         program = Program(trace(model, x), model, x, None)
         for _ in range(2):
             program.refresh()
@@ -130,9 +130,9 @@ def recorded(monkeypatch):
             self.loop()
 
     @contextmanager
-    def capture(cuda_graph):
+    def capture(graph):
         counts["captures"] += 1
-        current.append(cuda_graph)
+        current.append(graph)
         yield
 
     class Stream:
@@ -147,8 +147,8 @@ def recorded(monkeypatch):
         original(self, loop, tensors)
         current[-1].loop = lambda: loop(**self._static)
 
-    original = graph.Captured.__init__
-    monkeypatch.setattr(graph.Captured, "__init__", captured)
+    original = cuda_graph.Captured.__init__
+    monkeypatch.setattr(cuda_graph.Captured, "__init__", captured)
     for name, stand_in in {
         "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream
     }.items():  # fmt: skip
@@ -162,7 +162,7 @@ def test_static_buffers_carry_every_batch(recorded):
         adv.mul_(2).add_(y[:, None])
 
     x, y = torch.rand(3, 2), torch.tensor([1, 2, 3])
-    run = graph.Captured(loop, {"adv": x, "y": y, "soft": None})
+    run = cuda_graph.Captured(loop, {"adv": x, "y": y, "soft": None})
     for _ in range(3):
         x, y = torch.rand(3, 2), torch.randint(0, 9, (3,))
         adv = x.clone()
@@ -173,12 +173,12 @@ def test_static_buffers_carry_every_batch(recorded):
 
 def test_signature_separates_what_one_graph_cannot_serve():
     x = torch.rand(2, 3, 4, 4)
-    same = graph.signature({"adv": x, "soft": None})
-    assert graph.signature({"adv": torch.rand(2, 3, 4, 4), "soft": None}) == same
+    same = cuda_graph.signature({"adv": x, "soft": None})
+    assert cuda_graph.signature({"adv": torch.rand(2, 3, 4, 4), "soft": None}) == same
     last = x.to(memory_format=torch.channels_last)
     for other in (x[:1], x.double(), last):
-        assert graph.signature({"adv": other, "soft": None}) != same
-    assert graph.signature({"adv": x, "soft": x}) != same
+        assert cuda_graph.signature({"adv": other, "soft": None}) != same
+    assert cuda_graph.signature({"adv": x, "soft": x}) != same
 
 
 STEP = Step("linf", 0.02, 0.1, 0.0, 1.0)
@@ -228,7 +228,7 @@ def test_a_loop_with_another_setting_is_not_replayed(kind, name, recorded):
         adv = start.clone()
         adv = adv.as_subclass(OnGPU) if engine is captured else adv
         rest = {"clean": x, "y": y, "targets": None, "reference": None}
-        with torch.no_grad(), frozen(model, "eval"):
+        with torch.no_grad(), untouched(model, "eval"):
             engine.run(loop, model, None, {"adv": adv, **rest, "soft": soft if "te" in loop.loss else None})
         return adv.as_subclass(torch.Tensor)
 

@@ -28,14 +28,14 @@ class AttackedModel(Protocol):
         """
 
     def backward(self, grad: Tensor) -> Tensor:
-        """Gradient [N, C, H, W] at the pixels, given that at the logits, [N, K]."""
+        """Gradient [N, C, H, W] at the pixels, from the gradient ``grad`` [N, K] at the logits."""
 
 
 class Plain:
-    """The model itself under autograd, for whatever no other engine understands.
+    """The model itself under autograd, for models that no other engine understands.
 
     Args:
-        model: parameters must not require gradients (`bat_fast.attacks.frozen`).
+        model: parameters must not require gradients (`bat_fast.attacks.untouched`).
         dtype: autocast of the model; None is the precision of its weights.
     """
 
@@ -46,7 +46,7 @@ class Plain:
         self._kept: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K]."""
+        """Logits [N, K] of ``x`` [N, C, H, W]."""
         self._kept = None  # the graph of a forward pass that no backward pass followed
         with torch.enable_grad(), autocast(x.device.type, self.dtype):
             leaf = x.detach().requires_grad_()
@@ -55,7 +55,7 @@ class Plain:
         return logits.detach()
 
     def backward(self, grad: Tensor) -> Tensor:
-        """Gradient at the pixels, [N, C, H, W]."""
+        """Gradient [N, C, H, W] at the pixels, from ``grad`` [N, K]."""
         assert self._kept is not None, "backward without forward"
         logits, leaf = self._kept
         self._kept = None
@@ -64,10 +64,13 @@ class Plain:
 
 
 def autocast(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Autocast to ``dtype``; None leaves things as the caller has them."""
+    """Autocast to ``dtype``; None leaves the autocast of the caller as it is."""
     return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
 
 
-def unused_numbers(x: Tensor) -> AbstractContextManager[object]:
-    """Random numbers drawn inside, on the CPU or the device of ``x``, come again afterwards."""
+def preserved_rng(x: Tensor) -> AbstractContextManager[object]:
+    """Preserve the state of the random generators of the CPU and of the device of ``x``.
+
+    Code inside draws the numbers that come next, and code afterwards draws them again.
+    """
     return torch.random.fork_rng([x.device] if x.is_cuda and torch.cuda.is_initialized() else [])

@@ -1,4 +1,4 @@
-"""Which engine runs an attack."""
+"""Selection of the engine that runs an attack."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain
+from bat_fast.attacks.engine.cuda_graph import Captured, Tensors, addresses, signature
 from bat_fast.attacks.engine.freeze import freezer_of, say_once
-from bat_fast.attacks.engine.graph import Captured, Tensors, addresses, signature
 from bat_fast.attacks.engine.trace import CompiledError, UnsuitableError
 
 ENGINES = ("auto", "eager", "frozen", "graph", "compile", "measure")
@@ -58,8 +58,8 @@ class Engine:
 
         Args:
             loop: what an attack does with a network.
-            model: to attack, already in `bat_fast.attacks.frozen`.
-            dtype: precision of the network; None is that of its weights, or of the autocast around.
+            model: to attack, already in `bat_fast.attacks.untouched`.
+            dtype: precision of the network; None is the one of its weights, or of the autocast around.
             tensors: ``adv`` among them.
         """
         name = self.name
@@ -137,7 +137,7 @@ def _wait(x: Tensor) -> None:
 
 
 def _precision(device_type: str, dtype: torch.dtype | None) -> torch.dtype | None:
-    """That of the attack, else that of the autocast around it."""
+    """The precision ``dtype`` of the attack; where that is None, the one of the autocast around it."""
     if dtype is None and torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
     return dtype
