@@ -116,10 +116,20 @@ def test_methods_return_losses_and_touch_nothing():
 
 
 def test_there_is_one_pgd_loop():
-    stepping = [
-        path for path in PYTHON if unit(path) != "ops" and re.search(r"l(inf|2)_step_\b", path.read_text())
-    ]
-    assert [path.name for path in stepping] == ["pgd.py"]
+    def using(pattern):
+        above = [path for path in PYTHON if unit(path) != "ops"]
+        return [str(path.relative_to(PACKAGE)) for path in above if re.search(pattern, path.read_text())]
+
+    assert using(r"l(inf|2)_step_\b") == ["attacks/step.py"]
+    assert using(r"\battack_grad\(") == ["attacks/goal.py"]
+    assert using(r"\.gradient\(") == ["attacks/pgd.py"]
+
+
+def test_attacks_know_the_engine_but_no_kind_of_network():
+    for path in (PACKAGE / "attacks").glob("*.py"):
+        names = {name for name in imports(path) if name.startswith("bat_fast.attacks.engine.")}
+        known = {"ENGINES", "AttackedModel", "Engine", "Loop"}
+        assert {name.removeprefix("bat_fast.attacks.engine.") for name in names} <= known, path
 
 
 def test_kernels_know_no_framework():

@@ -1,4 +1,4 @@
-"""What an attack climbs."""
+"""The objective of an attack."""
 
 from __future__ import annotations
 

@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from bat_fast import ops
-from bat_fast.attacks.engine import ENGINES, Engine, Network, SmallNetwork
-from bat_fast.attacks.frozen import frozen
+from bat_fast.attacks.attack import Attack, Problem
+from bat_fast.attacks.engine import AttackedModel
+from bat_fast.attacks.goal import Goal
 from bat_fast.attacks.loss import AttackLoss
-from bat_fast.attacks.pixels import check_batch
-
-_PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_STEPS = {"linf": ops.linf_step_, "l2": ops.l2_step_}
-_GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
-_FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
+from bat_fast.attacks.step import Step
 
 
-class PGD:
-    """Projected gradient descent (Madry et al. 2018) on a batch of images in pixel space.
+@dataclass(frozen=True)
+class Climb:
+    """The one PGD loop of this project, with all that it reads beside network and tensors.
 
-    The model is left untouched: parameters get no gradient, and modes, buffers and ``requires_grad``
-    flags are as before. Works under ``no_grad``, ``inference_mode`` and autocast, and with compiled
-    models. Under DistributedDataParallel, attack the wrapped module (``ddp.module``).
+    Engines keep a captured CUDA graph under the loop that was captured, and equal loops share it. So whatever
+    a step depends on is a field of this class: the loop has nothing else to read it from.
 
     Args:
-        model: takes [N, C, H, W] pixels in [lo, hi] and returns logits [N, K]; normalisation lives
-            inside it (`bat_fast.models.Normalize`).
-        eps: radius in pixels, >= 0.
-        step_size: step in pixels; None is eps / 4.
+        loss, soft_weight: as in `bat_fast.attacks.AttackLoss`.
+        steps: number of steps.
+        step: what moves the images.
+    """
+
+    loss: str
+    soft_weight: float
+    steps: int
+    step: Step
+
+    def __call__(self, network: AttackedModel, *, adv: Tensor, clean: Tensor, **given: Any) -> None:
+        """Move ``adv`` in place. Reads nothing on the host.
+
+        Args:
+            network: what an engine makes of the model.
+            adv: [N, C, H, W] images to move.
+            clean: [N, C, H, W] centre of the ball.
+            given: ``y``, ``targets``, ``reference`` and ``soft`` of `bat_fast.attacks.goal.Goal.of`.
+        """
+        goal = Goal.of(self.loss, self.soft_weight, network, clean, **given)
+        if network.climb is not None:
+            limits = self.step.limits(clean)
+            network.climb(adv, clean, steps=self.steps, norm=self.step.norm, **limits, **goal.arguments)
+            return
+        for _ in range(self.steps):
+            grad, _ = goal.gradient(network, adv)
+            self.step(adv, grad, clean)
+
+
+class PGD(Attack):
+    """Projected gradient descent (Madry et al. 2018).
+
+    Args:
         steps: number of gradient steps, >= 0.
-        norm: ``"linf"`` or ``"l2"`` (per sample).
-        loss: row loss to climb, see `bat_fast.ops.attack_grad`; ``kl`` moves away from the logits of the
-            clean images, which are computed once.
-        random_start: start at a random point of the ball rather than at the image; ``"gaussian"`` starts
-            at the image plus normal noise of standard deviation 0.001, as TRADES does.
-        bn_mode: ``"eval"``: the model's eval mode; ``"train"``: its train mode, with the running
-            statistics restored afterwards.
-        precision: autocast of the model inside the attack: None, ``"bf16"`` or ``"fp16"``; the images
-            and the update stay in float32.
-        start_scale: radius of the random start in units of ``eps``; the gaussian one ignores it.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
-        engine: how the model runs in the steps, with the same result: ``"auto"``, ``"eager"``, ``"frozen"``,
-            ``"graph"``, ``"compile"`` or ``"measure"``, see `bat_fast.attacks.engine.Engine`.
-        seed: of the random starts, which also depend on the sample's index and on ``draw``.
-        lo, hi: range of a pixel.
+        model, eps, step_size, norm, loss, random_start, bn_mode, precision, engine, seed, start_scale, lo,
+            hi: as in `bat_fast.attacks.Attack`.
 
     Raises:
         ValueError, TypeError: an argument is out of range; the message names it.
@@ -56,6 +67,8 @@ class PGD:
         >>> attack = PGD(model, eps=8 / 255, step_size=2 / 255, steps=10)
         >>> x_adv = attack(x, y)
     """
+
+    _shown = ("eps", "step_size", "steps", *Attack._shown[2:])
 
     def __init__(
         self,
@@ -76,172 +89,25 @@ class PGD:
         lo: float = 0.0,
         hi: float = 1.0,
     ) -> None:
-        self.model = model
-        self.eps = float(eps)
-        self.step_size = default_step_size(self.eps) if step_size is None else float(step_size)
-        self.steps = steps
-        self.norm = _choice("norm", norm, tuple(_STEPS))
-        self.loss = loss
-        self.random_start = _choice("random_start", random_start, (True, False, "gaussian"))
-        self.bn_mode = _choice("bn_mode", bn_mode, ("eval", "train"))
-        self.precision = _choice("precision", precision, tuple(_PRECISIONS))
-        self.engine = _choice("engine", engine, ENGINES)
-        self.seed = seed
-        self.start_scale = float(start_scale)
-        self.project = bool(project)
-        self.lo, self.hi = float(lo), float(hi)
-        self._calls = 0
-        self._engine = Engine(engine)
-        self._range_seen = False
-        for name in ("eps", "step_size", "start_scale"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)}")
+        super().__init__(
+            model, eps, step_size=step_size, norm=norm, loss=loss, random_start=random_start, bn_mode=bn_mode,
+            precision=precision, engine=engine, seed=seed, start_scale=start_scale, lo=lo, hi=hi,
+        )  # fmt: skip
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"steps must be an integer >= 0, got {steps!r}")
-        if not self.lo <= self.hi:
-            raise ValueError(f"lo must not be above hi, got lo={lo}, hi={hi}")
+        self.steps = steps
+        self.project = bool(project)
 
-    def __repr__(self) -> str:
-        names = ("eps", "step_size", "steps", "norm", "loss", "random_start", "bn_mode", "precision", "seed")
-        return f"PGD({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+    @property
+    def step(self) -> Step:
+        """The step with the settings of the moment: call it with (adv, grad, clean)."""
+        return replace(super().step, project=self.project)
 
-    def __call__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        targets: Tensor | None = None,
-        index: Tensor | None = None,
-        *,
-        objective: AttackLoss | None = None,
-        draw: int | None = None,
-    ) -> Tensor:
-        """Adversarial images for ``x``.
+    def loop_for(self, objective: AttackLoss) -> Climb:
+        """The loop on ``objective`` with the settings of the moment."""
+        return Climb(objective.loss, objective.soft_weight, self.steps, self.step)
 
-        Args:
-            x: [N, C, H, W] float32 pixels in [lo, hi].
-            y: [N] int64 true classes.
-            targets: [N] int64 classes to move towards; None moves away from ``y``.
-            index: [N] int64 data set ids that key the random starts; None numbers the batch from 0.
-            objective: what to climb; None climbs ``loss`` at ``y`` (or ``targets``).
-            draw: which random start of these samples (an epoch, a restart); None counts the calls.
-
-        Returns:
-            A new, detached [N, C, H, W] tensor inside [lo, hi], and inside the ball where the start is in it
-            and the steps are projected.
-
-        Raises:
-            ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit.
-        """
-        if draw is None:
-            draw, self._calls = self._calls, self._calls + 1
-        with torch.inference_mode(False), torch.no_grad(), frozen(self.model, self.bn_mode):
-            clean, label = _usable(x.detach()), _usable(y)
-            goal = None if targets is None else _usable(targets)
-            # Reading the range waits for a GPU, so there only the first batch is looked at.
-            look = clean.is_cpu or not self._range_seen
-            check_batch(clean, label, goal, lo=self.lo, hi=self.hi, values=look)
-            self._range_seen = self._range_seen or len(clean) > 0
-            adv = self.start(clean, index, draw)
-            if self.steps and len(clean):
-                self._climb(adv, clean, label, goal, objective or AttackLoss(self.loss))
-        return adv
-
-    def start(self, clean: Tensor, index: Tensor | None = None, draw: int = 0) -> Tensor:
-        """Where the attack on ``clean`` starts, a new tensor; arguments as in a call."""
-        if not self.random_start:
-            return clean.clamp(self.lo, self.hi)
-        gaussian = self.random_start == "gaussian"
-        return ops.random_start(
-            clean,
-            eps=_GAUSSIAN_STD if gaussian else self.eps * self.start_scale,
-            norm="gaussian" if gaussian else self.norm,
-            seed=self.seed,
-            index=index,
-            draw=draw,
-            lo=self.lo,
-            hi=self.hi,
-        )
-
-    def step(self, adv: Tensor, grad: Tensor, clean: Tensor) -> None:
-        """One step of ``adv`` along ``grad``, in place, with the projections."""
-        _STEPS[self.norm](adv, grad, clean, **self._limits(clean))
-
-    def _limits(self, clean: Tensor) -> dict[str, float]:
-        radius = self.eps
-        if not self.project:
-            # No pixel can move further than the range, and no image than that times the root of its size.
-            root = (clean.numel() // len(clean)) ** 0.5
-            radius = (self.hi - self.lo) * (root if self.norm == "l2" else 1.0)
-        return {"step_size": self.step_size, "eps": radius, "lo": self.lo, "hi": self.hi}
-
-    def _climb(
-        self, adv: Tensor, clean: Tensor, y: Tensor, targets: Tensor | None, objective: AttackLoss
-    ) -> None:
-        """Move ``adv`` in place, as the engine does it."""
-        if self._engine.name != self.engine:
-            self._engine = Engine(self.engine)
-        settings = (self.steps, self.eps, self.step_size, self.norm, self.project, self.lo, self.hi)
-        tensors = {
-            "adv": adv, "clean": clean, "y": y, "targets": targets,
-            "reference": objective.reference, "soft": objective.soft,
-        }  # fmt: skip
-        self._engine.run(
-            partial(self._steps, objective.loss, objective.soft_weight),
-            (objective.loss, objective.soft_weight, *settings),
-            self.model,
-            _PRECISIONS[self.precision],
-            tensors,
-        )
-
-    def _steps(
-        self,
-        loss: str,
-        soft_weight: float,
-        network: Network,
-        *,
-        adv: Tensor,
-        clean: Tensor,
-        y: Tensor,
-        targets: Tensor | None,
-        reference: Tensor | None,
-        soft: Tensor | None,
-    ) -> None:
-        """The PGD loop of this project: moves ``adv`` in place. Reads nothing on the host."""
-        if reference is None and loss.startswith("kl"):
-            reference = network.forward(clean)
-        goal: dict[str, Any] = {
-            "loss": loss, "reference": reference, "soft": soft, "soft_weight": soft_weight,
-            "targeted": targets is not None, "label": y,
-        }  # fmt: skip
-        target = y if targets is None else targets
-        if isinstance(network, SmallNetwork):
-            how = {"norm": self.norm, "steps": self.steps, **self._limits(clean)}
-            network.climb(adv, clean, target, **goal, **how)
-            return
-        for _ in range(self.steps):
-            logits = network.forward(adv)
-            grad_logits, _ = ops.attack_grad(_kernel_dtype(logits), target, **goal)
-            if logits.dtype == torch.float16:
-                grad_logits.mul_(_FP16_SCALE)
-            self.step(adv, network.backward(grad_logits.to(logits.dtype)), clean)
-
-
-def default_step_size(eps: float) -> float:
-    """The step of an attack that names none: a quarter of the radius."""
-    return eps / 4
-
-
-def _usable(tensor: Tensor) -> Tensor:
-    """A tensor made in inference mode cannot enter a graph; a copy made outside of it can."""
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _kernel_dtype(logits: Tensor) -> Tensor:
-    """Detached logits in a dtype that the row kernels of the device take."""
-    return logits.detach().float() if logits.is_cpu and logits.itemsize == 2 else logits.detach()
-
-
-def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
+    def run(self, adv: Tensor, problem: Problem) -> None:
+        """Take all steps of PGD."""
+        if self.steps:
+            self.iterate(self.loop_for(problem.objective), adv=adv, **problem.tensors)

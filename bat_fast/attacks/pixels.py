@@ -1,4 +1,4 @@
-"""What a batch must be before it is attacked."""
+"""Checks of a batch before it is attacked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ def check_batch(
 ) -> None:
     """Raise ValueError or TypeError unless ``x`` is a batch of pixels in [lo, hi] with labels that fit.
 
-    ``values=False`` looks at shapes and dtypes only, which never waits for a GPU.
+    Args:
+        x: [N, C, H, W].
+        y: [N].
+        targets: [N] or None.
+        lo, hi: range of a pixel.
+        values: False looks at shapes and dtypes only, which never waits for a GPU.
     """
     if x.dim() < 2:
         raise ValueError(f"x must be a batch of images [N, C, H, W], got {list(x.shape)}")

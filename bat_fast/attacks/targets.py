@@ -10,14 +10,23 @@ from bat_fast._random import TARGET_SEED
 
 
 def random_targets(
-    y: Tensor,  # [N] int64
-    index: Tensor,  # [N] int64 data set ids
+    y: Tensor,
+    index: Tensor,
     num_classes: int,
     *,
     seed: int = 0,
     draw: int = 0,
 ) -> Tensor:
-    """A class other than ``y`` for each sample, [N] int64, that depends on (seed, id, draw) alone.
+    """A class other than the true one for each sample, which depends on (seed, id, draw) alone.
+
+    Args:
+        y: [N] int64 true classes.
+        index: [N] int64 data set ids.
+        num_classes: number of classes.
+        seed, draw: which random numbers of these samples.
+
+    Returns:
+        [N] int64.
 
     Raises:
         ValueError: fewer than two classes.

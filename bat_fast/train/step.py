@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks import PGD, AttackLoss, frozen, kept_buffers, random_targets
+from bat_fast.attacks import PGD, AttackLoss, kept_buffers, random_targets, untouched
 from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
@@ -75,7 +75,7 @@ class TrainStep:
 
     def _adversarial(self, parts: Sequence[Batch], epoch: int, meter: EpochMeter) -> list[Tensor]:
         """The images to train on, of all parts, before the running statistics or the weights move."""
-        with torch.no_grad(), frozen(self.model, self._bn_mode):
+        with torch.no_grad(), untouched(self.model, self._bn_mode):
             objectives = [self.method.attack_loss(self.model, part, epoch) for part in parts]
             if all(objective is None for objective in objectives):
                 return [part.x for part in parts]

@@ -6,8 +6,9 @@ from torch import nn
 
 from bat_fast import PGD, models
 from bat_fast.attacks.engine.adjoint import Sampled, Tiled, Transposed, adjoint
-from bat_fast.attacks.engine.convolution import Convolution, Weights
+from bat_fast.attacks.engine.convolution import Convolution
 from bat_fast.attacks.engine.freeze import freezer_of
+from bat_fast.attacks.engine.weights import Weights
 
 
 def integer(low, high):
@@ -56,7 +57,7 @@ def test_the_first_layer_and_the_shortcuts_of_a_network_are_special():
     x, y = torch.rand(2, 3, 16, 16), torch.tensor([1, 2])
     PGD(model, steps=1, engine="frozen")(x, y)
     (program,) = freezer_of(model)._programs.values()
-    kinds = [type(layer.conv._back) for layer in program.layers if hasattr(layer, "conv")]
+    kinds = [type(layer.conv._adjoint) for layer in program.layers if hasattr(layer, "conv")]
     if kinds[0] is not type(None):
         assert [kinds.count(kind) for kind in (Tiled, Sampled)] == [1, 3]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bat_fast import PGD, models
-from bat_fast.attacks import frozen
+from bat_fast.attacks import untouched
 from bat_fast.attacks.engine import Plain
 from bat_fast.attacks.engine.freeze import freezer_of
 
@@ -75,7 +75,7 @@ KINDS = ("residual", "in place", "odd", "pool")
 def both(model, x, bn_mode="eval", dtype=None):
     """Logits and a gradient from the model itself and from its program."""
     results = []
-    with torch.no_grad(), frozen(model, bn_mode):
+    with torch.no_grad(), untouched(model, bn_mode):
         for network in (Plain(model, dtype), freezer_of(model).program(model, x, dtype)):
             torch.manual_seed(3)
             logits = network.forward(x)
@@ -141,7 +141,7 @@ def test_attack_reaches_the_same_images(name, activation, size, bn_mode, device)
 def test_our_networks_leave_nothing_to_autograd():
     for name in ("small_cnn", "preactresnet18", "wrn_10_2", "timm:resnet50"):
         model, x = models.create(name, num_classes=10), torch.rand(2, 3, 32, 32)
-        with torch.no_grad(), frozen(model, "eval"):
+        with torch.no_grad(), untouched(model, "eval"):
             program = freezer_of(model).program(model, x, None)
         assert "autograd" not in str(program), str(program)
         assert "batchnorm" not in str(program), str(program)
@@ -271,7 +271,7 @@ def test_precision_and_autocast(device):
 
 
 def test_arithmetic_table_is_complete():
-    from bat_fast.attacks.engine.segment import ARITHMETIC
+    from bat_fast.attacks.engine.fuse import ARITHMETIC
 
     for function, plain in ARITHMETIC.items():
         assert function(torch.tensor(6.0), torch.tensor(2.0)) == plain(6.0, 2.0)

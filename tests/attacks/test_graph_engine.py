@@ -1,7 +1,10 @@
 """CUDA graphs: what a capture needs is checked on fake CUDA tensors; where a GPU is, it is captured."""
 
+import ast
 import copy
+import inspect
 from contextlib import contextmanager
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,10 +13,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bat_fast import PGD, AttackLoss, models
-from bat_fast.attacks import frozen
-from bat_fast.attacks.engine import graph
+from bat_fast.attacks import untouched
+from bat_fast.attacks.attack import Problem
+from bat_fast.attacks.engine import Engine, cuda_graph
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import trace
+from bat_fast.attacks.pgd import Climb
+from bat_fast.attacks.step import Step
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to capture on")
 
@@ -26,14 +32,13 @@ def loop_on_fake_gpu(make, bn_mode="eval", dtype=None, targeted=False, loss="ce"
             x, y = torch.rand(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64)
             soft = torch.rand(4, 10) if "te" in loss else None
         attack = PGD(model, steps=2, bn_mode=bn_mode, **options)
-        with torch.no_grad(), frozen(model, bn_mode):
+        with torch.no_grad(), untouched(model, bn_mode):
             program = Program(trace(model, x), model, x, dtype)
             program.refresh()
             adv = attack.start(x)
-            attack._steps(
-                loss, 1.0, program, adv=adv, clean=x, y=y, targets=y if targeted else None, reference=None,
-                soft=soft,
-            )  # fmt: skip
+            objective = AttackLoss(loss, soft=soft, soft_weight=1.0)
+            problem = Problem(x, y, y if targeted else None, objective, None, 0)
+            attack.loop_for(objective)(program, adv=adv, **problem.tensors)
         assert adv.is_cuda
     return program
 
@@ -98,14 +103,13 @@ def test_weights_stay_where_a_graph_would_read_them(bn_mode):
     x, y = torch.rand(2, 3, 8, 8).double(), torch.tensor([1, 2])
     attack = PGD(model, steps=2, bn_mode=bn_mode)
     adv, seen = x.clone(), []
-    with torch.no_grad(), frozen(model, bn_mode):
+    with torch.no_grad(), untouched(model, bn_mode):
         program = Program(trace(model, x), model, x, None)
         for _ in range(2):
             program.refresh()
             with Addresses() as mode:
-                attack._steps(
-                    "ce", 0.0, program, adv=adv, clean=x, y=y, targets=None, reference=None, soft=None
-                )
+                problem = Problem(x, y, None, AttackLoss("ce"), None, 0)
+                attack.loop_for(problem.objective)(program, adv=adv, **problem.tensors)
             seen.append(mode)
             for parameter in model.parameters():
                 parameter.mul_(1.1)
@@ -126,9 +130,9 @@ def recorded(monkeypatch):
             self.loop()
 
     @contextmanager
-    def capture(cuda_graph):
+    def capture(graph):
         counts["captures"] += 1
-        current.append(cuda_graph)
+        current.append(graph)
         yield
 
     class Stream:
@@ -143,8 +147,8 @@ def recorded(monkeypatch):
         original(self, loop, tensors)
         current[-1].loop = lambda: loop(**self._static)
 
-    original = graph.Captured.__init__
-    monkeypatch.setattr(graph.Captured, "__init__", captured)
+    original = cuda_graph.Captured.__init__
+    monkeypatch.setattr(cuda_graph.Captured, "__init__", captured)
     for name, stand_in in {
         "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream
     }.items():  # fmt: skip
@@ -158,7 +162,7 @@ def test_static_buffers_carry_every_batch(recorded):
         adv.mul_(2).add_(y[:, None])
 
     x, y = torch.rand(3, 2), torch.tensor([1, 2, 3])
-    run = graph.Captured(loop, {"adv": x, "y": y, "soft": None})
+    run = cuda_graph.Captured(loop, {"adv": x, "y": y, "soft": None})
     for _ in range(3):
         x, y = torch.rand(3, 2), torch.randint(0, 9, (3,))
         adv = x.clone()
@@ -169,12 +173,69 @@ def test_static_buffers_carry_every_batch(recorded):
 
 def test_signature_separates_what_one_graph_cannot_serve():
     x = torch.rand(2, 3, 4, 4)
-    same = graph.signature({"adv": x, "soft": None})
-    assert graph.signature({"adv": torch.rand(2, 3, 4, 4), "soft": None}) == same
+    same = cuda_graph.signature({"adv": x, "soft": None})
+    assert cuda_graph.signature({"adv": torch.rand(2, 3, 4, 4), "soft": None}) == same
     last = x.to(memory_format=torch.channels_last)
     for other in (x[:1], x.double(), last):
-        assert graph.signature({"adv": other, "soft": None}) != same
-    assert graph.signature({"adv": x, "soft": x}) != same
+        assert cuda_graph.signature({"adv": other, "soft": None}) != same
+    assert cuda_graph.signature({"adv": x, "soft": x}) != same
+
+
+STEP = Step("linf", 0.02, 0.1, 0.0, 1.0)
+CHANGES = {
+    Climb: {"loss": "kl", "soft_weight": 5.0, "steps": 1, "step": replace(STEP, eps=0.01)},
+    Step: {"norm": "l2", "step_size": 0.05, "eps": 0.01, "lo": 0.4, "hi": 0.6, "project": False},
+}
+
+
+@pytest.mark.parametrize("kind", [Climb, Step])
+def test_a_loop_reads_fields_of_its_key_alone(kind):
+    """It is a frozen dataclass, all of it counts when it is compared, and it sees no settings but its own."""
+    names = {field.name for field in fields(kind)}
+    assert names == {field.name for field in fields(kind) if field.compare and field.hash is not False}
+    assert kind.__dataclass_params__.frozen
+    assert names == CHANGES[kind].keys()
+    methods = {name for name, value in vars(kind).items() if inspect.isfunction(value)}
+    own = ast.walk(ast.parse(inspect.getsource(kind)))
+    read = {
+        node.attr
+        for node in own
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    }
+    assert read - methods == names
+
+
+class OnGPU(torch.Tensor):
+    """On the CPU, and says that it is not; what is computed from it says that it is."""
+
+    is_cuda = True
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in CHANGES for name in CHANGES[kind]])
+def test_a_loop_with_another_setting_is_not_replayed(kind, name, recorded):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 5)).double().eval()
+    x, y, soft = torch.rand(6, 3, 8, 8).double(), torch.arange(6) % 5, torch.rand(6, 5).double().softmax(1)
+    start = x.add(torch.full_like(x, 0.05)).clamp(0, 1)
+    first = Climb("ce+te", 0.5, 3, STEP)
+    change = {name: CHANGES[kind][name]}
+    second = replace(first, **change) if kind is Climb else replace(first, step=replace(STEP, **change))
+    assert second not in {first}
+    captured, plain = Engine("graph"), Engine("frozen")
+
+    def result(engine, loop):
+        adv = start.clone()
+        adv = adv.as_subclass(OnGPU) if engine is captured else adv
+        rest = {"clean": x, "y": y, "targets": None, "reference": None}
+        with torch.no_grad(), untouched(model, "eval"):
+            engine.run(loop, model, None, {"adv": adv, **rest, "soft": soft if "te" in loop.loss else None})
+        return adv.as_subclass(torch.Tensor)
+
+    for loop in (first, second, first, second):
+        torch.testing.assert_close(result(captured, loop), result(plain, loop), rtol=0, atol=1e-12)
+    assert not torch.equal(result(plain, first), result(plain, second))
+    assert recorded == {"captures": 2, "replays": 4}
 
 
 def test_without_a_gpu_the_steps_run_one_by_one_and_say_so():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bat_fast import PGD, models
-from bat_fast.attacks import frozen
+from bat_fast.attacks import untouched
 from bat_fast.attacks.engine import Plain, SmallNetwork
 from bat_fast.attacks.engine.freeze import freezer_of
 
@@ -63,7 +63,7 @@ def ready(make, dtype=torch.float32):
 
 
 def network_of(model, x, bn_mode="eval", dtype=None):
-    with torch.no_grad(), frozen(model, bn_mode):
+    with torch.no_grad(), untouched(model, bn_mode):
         return freezer_of(model).program(model, x, dtype)
 
 
@@ -78,7 +78,7 @@ def test_it_says_what_the_model_says(name, dtype):
     model, x = ready(MAKERS[name], dtype), torch.rand(21, 2, 8, 7, dtype=dtype)
     network = network_of(model, x)
     assert isinstance(network, SmallNetwork)
-    with torch.no_grad(), frozen(model, "eval"):
+    with torch.no_grad(), untouched(model, "eval"):
         (logits, grad), (exact, exact_grad) = answer(network, x), answer(Plain(model, None), x)
     tolerance = 1e-11 if dtype == torch.float64 else 1e-5
     assert (logits - exact).norm() <= tolerance * exact.norm()
@@ -130,7 +130,7 @@ def test_weights_of_the_moment_are_used():
     def check():
         network = network_of(model, x)
         assert isinstance(network, SmallNetwork)
-        with torch.no_grad(), frozen(model, "eval"):
+        with torch.no_grad(), untouched(model, "eval"):
             torch.testing.assert_close(network.forward(x), model(x), rtol=1e-4, atol=1e-4)
             return network.forward(x)
 

@@ -1,6 +1,6 @@
-"""The gradient at the input of a convolution, as something that oneDNN does well.
+"""The adjoint of a convolution: the gradient at its input, computed in the way that oneDNN is fastest at.
 
-A transposed convolution is that in general. For few input channels, as in the first layer, it computes 16
+In general that is a transposed convolution. For few input channels, as in the first layer, oneDNN computes 16
 where 3 are wanted; for a window of one pixel with a stride it writes mostly zeros.
 """
 
@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 
 class Geometry(Protocol):
-    """A convolution of images ``shape`` to ``out_shape``, both [N, C, H, W]."""
+    """A convolution of images of one shape.
+
+    Attributes:
+        shape, out_shape: [N, C, H, W] of its input and its output.
+        kernel, stride, dilation, padding: two numbers each, as in ``torch.conv2d``.
+        rest: pixels at the lower and right edge that the last window does not reach.
+        groups: as in ``torch.conv2d``.
+    """
 
     shape: tuple[int, ...]
     out_shape: tuple[int, ...]
@@ -27,7 +34,7 @@ class Geometry(Protocol):
 
 
 class Transposed:
-    """As a transposed convolution."""
+    """The adjoint of any convolution, as a transposed convolution."""
 
     step = 1
 
@@ -35,14 +42,14 @@ class Transposed:
         self.conv = conv
 
     def refresh(self, weight: Tensor) -> None:
-        """Take over the weight [O, I / groups, h, w] as it is now."""
+        """Take over the current ``weight`` [O, I / groups, h, w]."""
         c = self.conv
         window = (c.padding, c.rest, c.stride, c.dilation, c.groups)
         mkldnn = torch.ops.mkldnn
         self.weight = mkldnn._reorder_convolution_transpose_weight(weight, *window, list(c.out_shape))
 
     def __call__(self, grad: Tensor) -> Tensor:
-        """The gradient at every ``step``-th pixel of the input, given that at the output [N, O, H', W']."""
+        """The gradient [N, I, H, W] at the input, from ``grad`` [N, O, H', W'] at the output."""
         c = self.conv
         window = (c.padding, c.rest, c.stride, c.dilation, c.groups)
         mkldnn = torch.ops.mkldnn
@@ -50,7 +57,7 @@ class Transposed:
 
 
 class Sampled:
-    """Of a window of one pixel: a product of matrices, at the pixels that were read."""
+    """The adjoint of a 1x1 convolution with a stride: a product of matrices at the pixels that were read."""
 
     def __init__(self, conv: Geometry) -> None:
         self.step = conv.stride[0]
@@ -63,16 +70,16 @@ class Sampled:
         return alone and c.stride[0] == c.stride[1] > 1
 
     def refresh(self, weight: Tensor) -> None:
-        """As in `Transposed`."""
+        """Take over the current ``weight`` [O, I, 1, 1]."""
         self.weight = _packed(weight.transpose(0, 1).contiguous(), 0, 1, self.like)
 
     def __call__(self, grad: Tensor) -> Tensor:
-        """As in `Transposed`."""
+        """The gradient at each ``step``-th pixel of the input, from ``grad`` [N, O, H', W'] at the output."""
         return _convolved(grad, self.weight, 0, 1)
 
 
 class Tiled:
-    """To few channels: a convolution whose channels are those of a square of 2x2 pixels of the input.
+    """The adjoint for few input channels: a convolution that computes 2x2 pixels of the input as channels.
 
     With stride s and padding p, pixel 2a + u meets output row 2a/s + r through row ``u + p - r s`` of the
     window. So the rows r from -P on, for both u, make one window over the output that moves by 2/s.
@@ -102,14 +109,14 @@ class Tiled:
         return even and plain and c.shape[1] <= 4 and 1 < c.kernel[0] <= c.shape[2]
 
     def refresh(self, weight: Tensor) -> None:
-        """As in `Transposed`."""
+        """Take over the current ``weight`` [O, I, h, w]."""
         rows = self.rows.to(weight.device)
         w = F.pad(weight, (0, 1, 0, 1))[:, :, rows][:, :, :, :, rows]  # [O, I, 2, span, 2, span]
         w = w.permute(1, 2, 4, 0, 3, 5).flatten(0, 2).contiguous(memory_format=torch.channels_last)
         self.weight = _packed(w, self.before, self.move, self.like)
 
     def __call__(self, grad: Tensor) -> Tensor:
-        """As in `Transposed`."""
+        """The gradient [N, I, H, W] at the input, from ``grad`` [N, O, H', W'] at the output."""
         return F.pixel_shuffle(_convolved(grad, self.weight, self.before, self.move), 2)
 
 

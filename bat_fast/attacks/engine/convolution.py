@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from bat_fast.attacks.engine.adjoint import adjoint
+from bat_fast.attacks.engine.weights import Weights, affine_of
+
+__all__ = ["Convolution", "Weights", "affine_of"]
 
 _aten = torch.ops.aten
-
-
-class Weights:
-    """Weights of a layer with the batch norm after it folded in, in the precision of the attack.
-
-    ``w' = w s`` and ``b' = b s + t`` per output channel, with ``s = gamma / sqrt(var + eps)`` and
-    ``t = beta - mean s``. The buffers are made once; `refresh` writes the current values into them.
-    """
-
-    def __init__(
-        self, layer: nn.Conv2d | nn.Linear, norm: nn.Module | None, dtype: torch.dtype | None
-    ) -> None:
-        self.layer, self.norm = layer, norm
-        self.dtype = layer.weight.dtype if dtype is None else dtype
-        four = layer.weight.dim() == 4
-        self.format = torch.channels_last if four else torch.contiguous_format
-        self.weight = torch.empty_like(layer.weight, dtype=self.dtype, memory_format=self.format)
-        # Two passes where it is cast: a product cast on the way out is 20 to 100 times slower on a CPU.
-        same = layer.weight.dtype == self.dtype
-        self._folded = self.weight if same else torch.empty_like(layer.weight, memory_format=self.format)
-        some = layer.bias is not None or norm is not None
-        self.bias = layer.weight.new_empty(len(layer.weight), dtype=self.dtype) if some else None
-
-    def refresh(self) -> None:
-        """Write the current values."""
-        weight = self.layer.weight
-        scale, bias = self.scale_and_bias()
-        if scale is not None:
-            torch.mul(weight, scale.view(-1, *[1] * (weight.dim() - 1)), out=self._folded)
-            weight = self._folded
-        if weight is not self.weight:
-            self.weight.copy_(weight)
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
-
-    def scale_and_bias(self) -> tuple[Tensor | None, Tensor | None]:
-        """The factor of each output channel, and the bias behind it; None where there is none."""
-        bias = self.layer.bias
-        if self.norm is None:
-            return None, bias
-        scale, shift = (t.to(self.layer.weight.dtype) for t in affine_of(self.norm))
-        return scale, shift if bias is None else torch.addcmul(shift, bias, scale)
-
-
-def affine_of(norm: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift per channel of a batch norm in eval mode, in float32 at least."""
-    wide = torch.promote_types(norm.running_var.dtype, torch.float32)
-    scale = torch.rsqrt(norm.running_var.to(wide) + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
 
 
 class Convolution:
@@ -93,8 +42,8 @@ class Convolution:
             and torch.backends.mkldnn.is_available()
             and (weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         )
-        self._back = adjoint(self) if self.packed else None
-        self.step = 1 if self._back is None else self._back.step
+        self._adjoint = adjoint(self) if self.packed else None
+        self.step = 1 if self._adjoint is None else self._adjoint.step
 
     def refresh(self) -> None:
         """Take over the weights as they are now."""
@@ -102,12 +51,22 @@ class Convolution:
             return
         w, mkldnn = self.weights.weight, torch.ops.mkldnn
         window = (self.stride, self.dilation, self.groups)
-        self.ahead = mkldnn._reorder_convolution_weight(w, self.padding, *window, list(self.shape))
-        if self._back is not None:
-            self._back.refresh(w)
+        self._weight = mkldnn._reorder_convolution_weight(w, self.padding, *window, list(self.shape))
+        if self._adjoint is not None:
+            self._adjoint.refresh(w)
 
     def forward(self, x: Tensor, other: Tensor | None, relu: bool, write_other: bool) -> Tensor:
-        """The convolution of ``x`` plus ``other``, through ReLU if ``relu``; it may overwrite ``other``."""
+        """The convolution of ``x``, plus a second branch, through ReLU.
+
+        Args:
+            x: [N, I, H, W].
+            other: [N, O, H', W'], added before ReLU; None adds nothing.
+            relu: whether there is a ReLU.
+            write_other: the result may be written over ``other``.
+
+        Returns:
+            [N, O, H', W'].
+        """
         window, bias = (self.padding, self.stride, self.dilation, self.groups), self.weights.bias
         unary = "relu" if relu else None
         mkldnn = torch.ops.mkldnn
@@ -118,22 +77,29 @@ class Convolution:
             out = out if other is None else out.add_(other)
             return out.relu_() if relu else out
         if other is None:
-            return mkldnn._convolution_pointwise(x, self.ahead, bias, *window, unary or "none", [], "")
+            return mkldnn._convolution_pointwise(x, self._weight, bias, *window, unary or "none", [], "")
         if write_other:
             return mkldnn._convolution_pointwise_.binary(
-                other, x, self.ahead, bias, *window, "add", 1.0, unary, [], None
+                other, x, self._weight, bias, *window, "add", 1.0, unary, [], None
             )
         if tuple(self.out_shape[2:]) == (1, 1):  # torch 2.10 fails there: "could not create a memory"
-            out = mkldnn._convolution_pointwise(x, self.ahead, bias, *window, "none", [], "").add_(other)
+            out = mkldnn._convolution_pointwise(x, self._weight, bias, *window, "none", [], "").add_(other)
             return out.relu_() if relu else out
         return mkldnn._convolution_pointwise.binary(
-            x, other, self.ahead, bias, *window, "add", 1.0, unary, [], None
+            x, other, self._weight, bias, *window, "add", 1.0, unary, [], None
         )
 
     def backward(self, grad: Tensor) -> Tensor:
-        """The gradient of every ``step``-th pixel of ``x`` each way, a new tensor; the others have none."""
-        if self._back is not None:
-            return self._back(grad)
+        """The gradient at every ``step``-th pixel of the input each way; the others have none.
+
+        Args:
+            grad: [N, O, H', W'].
+
+        Returns:
+            A new tensor, [N, I, ceil(H / step), ceil(W / step)].
+        """
+        if self._adjoint is not None:
+            return self._adjoint(grad)
         # Only the shape of the input is read.
         x = grad.new_empty(1).expand(self.shape)
         return _aten.convolution_backward(

@@ -1,4 +1,4 @@
-"""The frozen engine: which program stands for a model, and whether it says the same."""
+"""The frozen engine: builds the program that stands for a model, compares the two, and keeps it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks.engine.network import Network, Plain, unused_numbers
+from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain, preserved_rng
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.small import SmallNetwork, small_network
 from bat_fast.attacks.engine.trace import UnsuitableError, hooked, trace
@@ -21,6 +21,7 @@ _TOLERANCES = {"logits": 0.02, "gradients": 0.2}
 
 
 Frozen = Program | SmallNetwork
+_SAID: set[tuple[str, str]] = set()  # class of the model, reason
 _FREEZERS: weakref.WeakKeyDictionary[nn.Module, Freezer] = weakref.WeakKeyDictionary()
 
 
@@ -43,8 +44,8 @@ class Freezer:
     def program(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Frozen:
         """The program for images like ``x`` with the current weights.
 
-        Call it in `bat_fast.attacks.frozen`, without gradients. The model may change its weights at any time,
-        and its structure and modes between two attacks.
+        Call it in `bat_fast.attacks.untouched`, without gradients. The model may change its weights at any
+        time, and its structure and modes between two attacks.
 
         Raises:
             UnsuitableError: the model must run as it is.
@@ -79,34 +80,32 @@ class Freezer:
             return UnsuitableError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}")
 
 
-def say_once(
-    model: nn.Module,
-    reason: str,
-    missing: str = "folded",
-    _said: set[tuple[str, str]] = set(),  # noqa: B006
-) -> None:
-    """Warn that something is not done to a model."""
+def say_once(model: nn.Module, reason: str, missing: str = "folded") -> None:
+    """Warn that attacks on ``model`` are not ``missing``, once for each class of models and ``reason``."""
     name = type(model).__name__
-    if (name, reason) not in _said:
-        _said.add((name, reason))
+    if (name, reason) not in _SAID:
+        _SAID.add((name, reason))
         warnings.warn(f"bat_fast: attacks on {name} are not {missing}: {reason}", stacklevel=2)
 
 
 def _structure(model: nn.Module) -> Hashable:
-    """All that decides what `forward` does, but for numbers."""
+    """A key of all that decides what ``forward`` computes, but for numbers: modules, their modes, hooks."""
     return tuple((id(m), type(m), m.training, hooked(m)) for m in model.modules())
 
 
-def _answer(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and a gradient, with the random numbers (of dropout) that come next, which stay unused."""
-    with unused_numbers(x):
+def _answer(network: AttackedModel, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [N, K] and a gradient [N, C, H, W] of ``network`` at ``x``.
+
+    Dropout draws the random numbers that come next, and afterwards they come again.
+    """
+    with preserved_rng(x):
         logits = network.forward(x)
         numbers = torch.arange(logits.numel(), dtype=torch.float32, device=x.device).sin()
         return logits, network.backward(numbers.view_as(logits).to(logits.dtype))
 
 
 def _compare(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
-    """Raise unless both are the same to rounding."""
+    """Raise UnsuitableError unless two pairs of logits and gradient are equal to rounding."""
     for (what, most), a, b in zip(_TOLERANCES.items(), ours, theirs, strict=True):
         size, distance = float(b.double().norm()), float((a.double() - b.double()).norm())
         if distance > most * size:  # False where the model itself is not finite

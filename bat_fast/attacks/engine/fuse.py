@@ -1,4 +1,4 @@
-"""From the graph of a model to the layers of a program: what is folded, fused, or left as it is."""
+"""Fusion: makes layers of the graph of a model, and decides what is folded, fused, or left as it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from bat_fast.attacks.engine import pointwise
-from bat_fast.attacks.engine.convolution import Convolution, Weights
+from bat_fast.attacks.engine.convolution import Convolution
 from bat_fast.attacks.engine.layers import (
     ActivationLayer,
     ConstantLayer,
@@ -22,9 +22,18 @@ from bat_fast.attacks.engine.layers import (
     MeanLayer,
     SumLayer,
 )
+from bat_fast.attacks.engine.names import Names
 from bat_fast.attacks.engine.norms import AffineLayer, BatchNormLayer
-from bat_fast.attacks.engine.segment import ARITHMETIC, SegmentLayer
-from bat_fast.attacks.engine.trace import Names
+from bat_fast.attacks.engine.segment import SegmentLayer
+from bat_fast.attacks.engine.weights import Weights
+
+ARITHMETIC = {
+    operator.add: operator.add, operator.iadd: operator.add, torch.add: operator.add,
+    operator.sub: operator.sub, operator.isub: operator.sub, torch.sub: operator.sub,
+    operator.mul: operator.mul, operator.imul: operator.mul, torch.mul: operator.mul,
+    operator.truediv: operator.truediv, operator.itruediv: operator.truediv, torch.div: operator.truediv,
+}  # fmt: skip
+"""Functions of two arguments and what they compute, in place or not."""
 
 
 class Fusion:
@@ -102,7 +111,7 @@ class Fusion:
             self._arithmetic(node)
 
     def _convolution(self, node: fx.Node, module: nn.Conv2d) -> None:
-        """A convolution, the batch norm behind it, the sum behind that, and the activation."""
+        """Make a layer of a convolution, the batch norm after it, the sum after that, and the activation."""
         last, norm, other = node, None, None
         follower = self._only_user(last)
         if follower is not None and (found := self._norm(follower)) is not None and not found.training:
@@ -143,7 +152,7 @@ class Fusion:
         self.taken.add(last)
 
     def _activation(self, node: fx.Node) -> tuple[pointwise.Pointwise | None, fx.Node]:
-        """The activation behind a node that nobody else reads, and the node that the layer ends at."""
+        """The activation that follows a node that nobody else reads, and the node that the layer ends at."""
         follower = self._only_user(node)
         act = None if follower is None else pointwise.of(follower, self.names)
         return (act, follower) if act is not None and follower is not None else (None, node)
@@ -191,7 +200,7 @@ class FunctionalNorm:
 
     @classmethod
     def of(cls, node: fx.Node, names: Names) -> FunctionalNorm | None:
-        """None where its tensors are not attributes of the model."""
+        """The norm that ``node`` calls; None where its tensors are not attributes of the model."""
         order = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
         given = dict(zip(order, node.args[1:], strict=False)) | dict(node.kwargs)
         paths = {}
@@ -218,8 +227,9 @@ def _symmetric(conv: nn.Conv2d) -> bool:
 
 
 def _sampled_first(layers: list[Layer]) -> None:
-    """Convolutions that read every other pixel before those that read all: their gradients come last, and are
-    added to what is there.
+    """Move convolutions that read every other pixel before those that read all.
+
+    Their gradients then come last, and are added to what is there.
     """
     for number, layer in enumerate(layers):
         if isinstance(layer, ConvLayer) and layer.conv.step > 1 and layer.other is None:

@@ -1,4 +1,4 @@
-"""Gradients on their way back through a program, one per value."""
+"""The gradients of a backward pass through a program, one per value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from torch import Tensor
 
 
 class Gradients:
-    """Adds up what reaches each value; a tensor that nobody else holds is added to in place."""
+    """Sums of the gradients that reach each value; a tensor that nobody else holds is added to in place.
+
+    Args:
+        count: number of values.
+    """
 
     def __init__(self, count: int) -> None:
         self._sums: list[Tensor | None] = [None] * count
@@ -43,7 +47,7 @@ class Gradients:
         return grad, self._own[slot]
 
     def take_if(self, slot: int, dtype: torch.dtype) -> Tensor | None:
-        """What has reached a value so far, for one who adds to it and gives the sum back."""
+        """The gradient of a value so far, if it has ``dtype``: the caller adds to it and hands in the sum."""
         known = self._sums[slot]
         if known is None or known.dtype != dtype:
             return None

@@ -1,4 +1,4 @@
-"""The layers of a program: value ahead, gradient at the inputs back, nothing for the weights."""
+"""The layers of a program: a forward pass, and a backward pass to the inputs alone, not to the weights."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks.engine.convolution import Convolution, Weights
+from bat_fast.attacks.engine.convolution import Convolution
 from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.matrix import linear, linear_backward
 from bat_fast.attacks.engine.pointwise import RELU, Pointwise
+from bat_fast.attacks.engine.weights import Weights
 
 _aten = torch.ops.aten
 Values = list[Any]
 
 
 class Layer:
-    """One step of a program. It reads ``values`` at its sources and writes at its target."""
+    """A layer reads ``values`` at its sources and writes one at its target."""
 
     sources: tuple[int, ...] = ()
     target = -1
@@ -29,7 +30,7 @@ class Layer:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """Everything that it writes."""
+        """All slots that the layer writes."""
         return (self.target,)
 
     def refresh(self) -> None:
@@ -52,7 +53,7 @@ class Layer:
         return ()
 
     def _activate(self, z: Tensor) -> Tensor:
-        """Through the activation, which keeps one tensor."""
+        """The activation of ``z``; keeps the tensor that its backward pass needs."""
         if self.act is None:
             return z
         y = self.act.value_(z)
@@ -60,16 +61,16 @@ class Layer:
         return y
 
     def _activated(self, out: Tensor) -> Tensor:
-        """Likewise, where a ReLU has been done already."""
+        """The activation of ``out``, to which a ReLU has been applied already."""
         if self.act is not RELU:
             return self._activate(out)
         self.saved = out
         return out
 
     def _incoming(self, grads: Gradients) -> tuple[Tensor, bool]:
-        """The gradient behind the activation; None never arrives, as every layer is used."""
+        """The gradient before the activation, and whether it may be overwritten."""
         grad, own = grads.take(self.target)
-        assert grad is not None
+        assert grad is not None  # every layer is used
         if self.act is not None:
             grad, own = self.act.into(grad, self.saved, own), True
             self.saved = None
@@ -172,7 +173,7 @@ class SumLayer(Layer):
 
 
 class ConstantLayer(Layer):
-    """Addition to, subtraction of, or multiplication or division by something that is no image."""
+    """Addition, subtraction, multiplication or division with a constant as the second argument."""
 
     def __init__(self, function: Callable[[Any, Any], Any], constant: Callable[[], Any]) -> None:
         self.function, self.constant = function, constant
@@ -205,7 +206,7 @@ class MeanLayer(Layer):
 
 
 class FlattenLayer(Layer):
-    """[N, ...] -> [N, D]."""
+    """``flatten(x, 1)``: [N, ...] to [N, D]."""
 
     def forward(self, values: Values) -> None:
         x = values[self.sources[0]]

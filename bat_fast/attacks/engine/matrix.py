@@ -1,4 +1,4 @@
-"""Products with constant matrices, by whichever library of the CPU is faster at the size."""
+"""Products with constant matrices, by the library of the CPU that is faster at the size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ def _with_onednn(x: Tensor, matrix: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """``x weight^T + bias``, through ReLU if asked; ``x`` [..., in], ``weight`` [out, in]."""
+    """``x weight^T + bias``, through ReLU if ``relu``.
+
+    Args:
+        x: [..., in].
+        weight: [out, in].
+        bias: [out] or None.
+        relu: whether there is a ReLU.
+    """
     if _with_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
     out = F.linear(x, weight, bias)
@@ -29,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor
 
 
 def linear_backward(grad: Tensor, weight: Tensor) -> Tensor:
-    """``grad weight``: the gradient at the input of `linear`."""
+    """The gradient [..., in] at the input of `linear`, ``grad weight``, from ``grad`` [..., out]."""
     if _with_onednn(grad, weight):
         return torch.ops.mkldnn._linear_pointwise(grad, weight.t(), None, "none", [], "")
     return grad @ weight

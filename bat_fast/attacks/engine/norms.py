@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks.engine.convolution import affine_of
 from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.layers import Layer, Values
 from bat_fast.attacks.engine.pointwise import RELU, Pointwise
+from bat_fast.attacks.engine.weights import affine_of
 from bat_fast.ops.affine import unchecked_affine, unchecked_affine_grad_
 
 _aten = torch.ops.aten
@@ -19,8 +19,8 @@ _aten = torch.ops.aten
 class AffineLayer(Layer):
     """``act(batch norm)`` in eval mode with no convolution before it to fold it into.
 
-    One pass over memory each way: ReLU, its slope, and the sum with the gradient of a residual branch are
-    part of it.
+    Forward and backward are one pass over memory each: ReLU, its slope, and the sum with the gradient of a
+    residual branch are part of it.
     """
 
     def __init__(self, norm: nn.Module, act: Pointwise | None) -> None:
@@ -55,7 +55,7 @@ class AffineLayer(Layer):
         return self.act is None and not self.relu
 
     def _constants_for(self, x: Tensor) -> list[Tensor]:
-        """In the precision that ``x`` is computed in, which differs where the attack has its own."""
+        """Scale and shift in the precision that ``x`` is computed in, which an attack may choose."""
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         same = self._constants[0].dtype == wide
         return self._constants if same else [t.to(wide) for t in self._constants]

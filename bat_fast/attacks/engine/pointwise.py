@@ -1,4 +1,4 @@
-"""Activations whose slope is known: value in place, gradient from one saved tensor."""
+"""Activations with a known derivative: computed in place, gradient from one saved tensor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from bat_fast.attacks.engine.trace import Names
+from bat_fast.attacks.engine.names import Names
 from bat_fast.ops.affine import unchecked_affine_grad_
 
 _aten = torch.ops.aten
@@ -41,7 +41,7 @@ _MISH = Pointwise("mish", F.mish, _aten.mish_backward)
 
 
 def of(node: fx.Node, names: Names) -> Pointwise | None:
-    """The activation that a node is, if it is one of this file."""
+    """The activation that ``node`` computes, if it is one of this file."""
     if node.op == "call_module":
         module = names.get_submodule(str(node.target))
         if isinstance(module, nn.GELU):

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bat_fast.attacks.engine.attacked_model import preserved_rng
 from bat_fast.attacks.engine.fuse import Fusion
 from bat_fast.attacks.engine.gradients import Gradients
-from bat_fast.attacks.engine.network import unused_numbers
+from bat_fast.attacks.engine.names import Names, run
 from bat_fast.attacks.engine.segment import SegmentLayer
-from bat_fast.attacks.engine.trace import Names, UnsuitableError, run
+from bat_fast.attacks.engine.trace import UnsuitableError
 
 
 class Program:
@@ -33,10 +34,12 @@ class Program:
         UnsuitableError: a value of the graph is no tensor.
     """
 
+    climb = None
+
     def __init__(self, graph: fx.Graph, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> None:
         names = Names(model)
         values: dict[fx.Node, Any] = {}
-        with unused_numbers(x):
+        with preserved_rng(x):
             for node in list(graph.nodes)[:-1]:
                 args, kwargs = (fx.node.map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
                 values[node] = x if node.op == "placeholder" else run(node, names, args, kwargs)
@@ -60,7 +63,7 @@ class Program:
             layer.refresh()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K]."""
+        """Logits [N, K] of ``x`` [N, C, H, W]."""
         values: list[Any] = [None] * self._count
         values[self.first] = x
         with _without_autocast(x.device.type):
@@ -72,7 +75,7 @@ class Program:
         return logits
 
     def backward(self, grad: Tensor) -> Tensor:
-        """Gradient at the pixels, [N, C, H, W]."""
+        """Gradient [N, C, H, W] at the pixels, from ``grad`` [N, K] at the logits."""
         grads = Gradients(self._count)
         grads.add(self.last, grad, own=False)
         with _without_autocast(grad.device.type):
@@ -90,7 +93,7 @@ class Program:
         return ", ".join(kinds) + (f" ({nodes} operations under autograd)" if nodes else "")
 
     def _last_uses(self) -> list[list[int]]:
-        """Per layer, the values that nobody reads after it."""
+        """The values that nobody reads any more, per layer."""
         seen = {self.last}
         free: list[list[int]] = []
         for layer in reversed(self.layers):
@@ -100,7 +103,7 @@ class Program:
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """The layers know their precision."""
+    """Switch autocast off: the layers know their precision."""
     return (
         torch.autocast(device_type, enabled=False)
         if torch.is_autocast_enabled(device_type)

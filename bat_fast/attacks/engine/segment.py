@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from bat_fast.attacks.engine.attacked_model import autocast
 from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.layers import Layer, Values
-from bat_fast.attacks.engine.network import autocast
-from bat_fast.attacks.engine.trace import Names, in_place, run
+from bat_fast.attacks.engine.names import Names, run
+from bat_fast.attacks.engine.trace import in_place
 
 
 class SegmentLayer(Layer):
@@ -19,7 +19,7 @@ class SegmentLayer(Layer):
 
     Args:
         nodes: in order.
-        names: what they refer to.
+        names: looks up modules and attributes of the model.
         slots: where values lie.
         values: what the nodes hold when the model runs as it is.
         dtype: autocast, or None.
@@ -103,12 +103,3 @@ class SegmentLayer(Layer):
 
     def keeps(self) -> tuple[int, ...]:
         return self.sources
-
-
-ARITHMETIC = {
-    operator.add: operator.add, operator.iadd: operator.add, torch.add: operator.add,
-    operator.sub: operator.sub, operator.isub: operator.sub, torch.sub: operator.sub,
-    operator.mul: operator.mul, operator.imul: operator.mul, torch.mul: operator.mul,
-    operator.truediv: operator.truediv, operator.itruediv: operator.truediv, torch.div: operator.truediv,
-}  # fmt: skip
-"""Functions of two arguments and what they compute, in place or not."""

@@ -1,22 +1,32 @@
-"""Which engine runs an attack."""
+"""Selection of the engine that runs an attack."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Hashable
-from typing import cast
+from collections.abc import Hashable
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain
+from bat_fast.attacks.engine.cuda_graph import Captured, Tensors, addresses, signature
 from bat_fast.attacks.engine.freeze import freezer_of, say_once
-from bat_fast.attacks.engine.graph import Captured, Tensors, addresses, signature
-from bat_fast.attacks.engine.network import Network, Plain
 from bat_fast.attacks.engine.trace import CompiledError, UnsuitableError
 
 ENGINES = ("auto", "eager", "frozen", "graph", "compile", "measure")
 _KEPT = 4  # captured loops: a graph holds the memory of a whole attack
+
+
+class Loop(Hashable, Protocol):
+    """What an attack does with a network: ``loop(network, **tensors)`` changes ``adv`` in place.
+
+    Loops that are equal do the same with the same network and tensors, so one captured graph serves them.
+    Make a loop a frozen dataclass whose fields are all that it reads.
+    """
+
+    def __call__(self, *network: Any, **tensors: Any) -> None: ...
 
 
 class Engine:
@@ -34,13 +44,12 @@ class Engine:
     def __init__(self, name: str) -> None:
         self.name = name
         self._chosen: dict[Hashable, str] = {}
-        self._graphs: dict[Hashable, tuple[Network, Captured]] = {}
+        self._graphs: dict[Hashable, tuple[AttackedModel, Captured]] = {}
         self._compiled: tuple[nn.Module, nn.Module] | None = None
 
     def run(
         self,
-        loop: Callable[..., None],
-        settings: Hashable,
+        loop: Loop,
         model: nn.Module,
         dtype: torch.dtype | None,
         tensors: dict[str, Tensor | None],
@@ -49,21 +58,19 @@ class Engine:
 
         Args:
             loop: what an attack does with a network.
-            settings: everything that it depends on, but for network and tensors.
-            model: to attack, already in `bat_fast.attacks.frozen`.
-            dtype: precision of the network; None is that of its weights, or of the autocast around.
+            model: to attack, already in `bat_fast.attacks.untouched`.
+            dtype: precision of the network; None is the one of its weights, or of the autocast around.
             tensors: ``adv`` among them.
         """
         name = self.name
         if name == "measure":
-            name = self._fastest(loop, settings, model, dtype, tensors)
-        self._run(name, loop, settings, model, dtype, tensors)
+            name = self._fastest(loop, model, dtype, tensors)
+        self._run(name, loop, model, dtype, tensors)
 
     def _run(
         self,
         name: str,
-        loop: Callable[..., None],
-        settings: Hashable,
+        loop: Loop,
         model: nn.Module,
         dtype: torch.dtype | None,
         tensors: Tensors,
@@ -76,14 +83,14 @@ class Engine:
         if name != "graph" or not x.is_cuda or isinstance(network, Plain):
             loop(network, **tensors)
             return
-        key = (settings, id(network), signature(tensors), addresses(model))
+        key = (loop, id(network), signature(tensors), addresses(model))
         if key not in self._graphs:
             while len(self._graphs) >= _KEPT:
                 del self._graphs[next(iter(self._graphs))]
             self._graphs[key] = network, Captured(lambda **given: loop(network, **given), tensors)
         self._graphs[key][1](tensors)
 
-    def _network(self, name: str, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Network:
+    def _network(self, name: str, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> AttackedModel:
         if name == "eager":
             return Plain(model, dtype)
         if name == "compile":
@@ -99,14 +106,13 @@ class Engine:
 
     def _fastest(
         self,
-        loop: Callable[..., None],
-        settings: Hashable,
+        loop: Loop,
         model: nn.Module,
         dtype: torch.dtype | None,
         tensors: Tensors,
     ) -> str:
         """The engine that was fastest on the first batch like this one."""
-        key = (settings, dtype, signature(tensors))
+        key = (loop, dtype, signature(tensors))
         if key not in self._chosen:
             x = tensors["adv"]
             assert x is not None
@@ -116,7 +122,7 @@ class Engine:
                     copies = {k: None if t is None else t.clone() for k, t in tensors.items()}
                     _wait(x)
                     begin = time.perf_counter()
-                    self._run(name, loop, settings, model, dtype, copies)
+                    self._run(name, loop, model, dtype, copies)
                     _wait(x)
                     times[name] = 1e3 * (time.perf_counter() - begin)
             best = self._chosen[key] = min(times, key=times.__getitem__)
@@ -131,7 +137,7 @@ def _wait(x: Tensor) -> None:
 
 
 def _precision(device_type: str, dtype: torch.dtype | None) -> torch.dtype | None:
-    """That of the attack, else that of the autocast around it."""
+    """The precision ``dtype`` of the attack; where that is None, the one of the autocast around it."""
     if dtype is None and torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
     return dtype

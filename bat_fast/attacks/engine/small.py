@@ -19,7 +19,7 @@ _TINY = 1 << 20  # multiplications for an image; below, calls cost more than wha
 
 
 def small_network(program: Program, x: Tensor) -> SmallNetwork | None:
-    """What runs instead of ``program`` for images like ``x``, if that is small and on a CPU that is able."""
+    """The network that replaces ``program`` for images like ``x``; None where ``program`` must run itself."""
     # Without these instructions a fused multiply-add is a call.
     able = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     known = x.is_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)
@@ -32,7 +32,7 @@ def small_network(program: Program, x: Tensor) -> SmallNetwork | None:
 
 
 class SmallNetwork:
-    """A program as one plan for `bat_fast.ops.network`, see there.
+    """A program as one plan of `bat_fast.ops.network`.
 
     Args:
         program: the network.
@@ -47,7 +47,7 @@ class SmallNetwork:
         classes = plan.classes(program.last)
         if plan.weights > _MOST_WEIGHTS or plan.values > _MOST_VALUES:
             raise ValueError(f"{plan.weights} weights and {plan.values} values are not small")
-        if plan.work > _TINY and _busy(len(x)) < 0.5:
+        if plan.work > _TINY and _occupancy(len(x)) < 0.5:
             raise ValueError("too few images for the threads")
         weights = x.new_zeros(plan.weights)
         self._refresh = [bind(weights) for bind in plan.binders]
@@ -61,22 +61,22 @@ class SmallNetwork:
             refresh()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K]."""
+        """Logits [N, K] of ``x`` [N, C, H, W]."""
         self._x = x
         return network_gradient(x, None, **self._given)[0]
 
     def backward(self, grad: Tensor) -> Tensor:
-        """Gradient at the pixels, [N, C, H, W]."""
+        """Gradient [N, C, H, W] at the pixels, from ``grad`` [N, K] at the logits."""
         _, result = network_gradient(self._x, grad, **self._given)
         assert result is not None
         return result
 
-    def climb(self, adv: Tensor, clean: Tensor, target: Tensor, **how: Any) -> None:
-        """All steps of an attack; arguments as in `bat_fast.ops.network.network_attack_`."""
-        network_attack_(adv, clean, target, **how, **self._given)
+    def climb(self, adv: Tensor, clean: Tensor, **how: Any) -> None:
+        """All steps of PGD; arguments as in `bat_fast.ops.network.network_attack_`."""
+        network_attack_(adv, clean, **how, **self._given)
 
 
-def _busy(images: int) -> float:
-    """The share of all lanes of all threads that an image lies in."""
+def _occupancy(images: int) -> float:
+    """Lane occupancy: the share of the vector lanes of all threads that ``images`` images fill."""
     rounds = -(-images // (LANES * torch.get_num_threads()))
     return images / max(1, rounds * LANES * torch.get_num_threads())

@@ -1,20 +1,20 @@
-"""A model as a graph of what it computes for images of one shape."""
+"""Tracing: the graph of what a model computes for images of one shape."""
 
 from __future__ import annotations
 
 import operator
-import weakref
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from bat_fast.attacks.engine.network import unused_numbers
+from bat_fast.attacks.engine.attacked_model import preserved_rng
+from bat_fast.attacks.engine.names import Names, run
 
 
 class UnsuitableError(Exception):
-    """Why a model cannot be taken apart."""
+    """The model cannot be taken apart; the message says why."""
 
 
 class CompiledError(UnsuitableError):
@@ -43,7 +43,7 @@ def trace(model: nn.Module, x: Tensor) -> fx.Graph:
             raise UnsuitableError(f"{name or type(model).__name__} has hooks")
     root, names = _Root(model), Names(model)
     tracer = _Tracer(names, x)
-    with unused_numbers(x), torch.no_grad():
+    with preserved_rng(x), torch.no_grad():
         graph = tracer.trace(root)
     if any(node.op == "call_module" and node.target == "model" for node in graph.nodes):
         raise UnsuitableError(f"its forward cannot be followed: {_line(tracer.why)}") from tracer.why
@@ -68,7 +68,7 @@ def in_place(node: fx.Node, names: Names) -> bool:
 
 
 def _resolve_writes(graph: fx.Graph, names: Names) -> None:
-    """Whoever reads a value after it was written over reads what was written."""
+    """Let nodes that read a value after it was written over read what was written."""
     for node in graph.nodes:
         if in_place(node, names) and node.args and isinstance(node.args[0], fx.Node):
             order = {n: i for i, n in enumerate(graph.nodes)}
@@ -81,7 +81,7 @@ def _later(order: dict[fx.Node, int], position: int, node: fx.Node) -> bool:
 
 
 def _remove_idle(graph: fx.Graph, names: Names) -> None:
-    """Take out what passes its input on: identities, and dropout in eval mode."""
+    """Remove nodes that return their input: identities, and dropout in eval mode."""
     for node in list(graph.nodes):
         if node.op == "call_module" and isinstance(node.args[0], fx.Node):
             module = names.get_submodule(str(node.target))
@@ -152,7 +152,7 @@ class _Tracer(fx.Tracer):
         return bool(value)
 
     def _value(self, wanted: fx.Node) -> Any:
-        """What a node of the graph so far holds for the example."""
+        """The value that a node of the graph so far has for the example."""
         for node in self.graph.nodes:
             if node not in self.values:
                 args = fx.node.map_arg(node.args, self.values.__getitem__)
@@ -163,42 +163,6 @@ class _Tracer(fx.Tracer):
             if node is wanted:
                 break
         return self.values[wanted]
-
-
-class Names:
-    """What the names of a graph refer to, without keeping the model alive."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = weakref.ref(model)
-
-    def get_submodule(self, path: str) -> nn.Module:
-        """The module at ``model.PATH``."""
-        return self._living().get_submodule(path.removeprefix("model."))
-
-    def attribute(self, path: str) -> Any:
-        """The tensor, or whatever it is, at ``model.PATH``."""
-        value: Any = self._living()
-        for name in path.removeprefix("model.").split("."):
-            value = getattr(value, name)
-        return value
-
-    def _living(self) -> nn.Module:
-        model = self._model()
-        if model is None:
-            raise ReferenceError("the attacked model is gone")
-        return model
-
-
-def run(node: fx.Node, names: Names, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Compute one node."""
-    if node.op == "call_module":
-        return names.get_submodule(str(node.target))(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    if node.op == "get_attr":
-        return names.attribute(str(node.target))
-    assert callable(node.target)
-    return node.target(*args, **kwargs)
 
 
 def _line(error: Exception) -> str:

@@ -36,7 +36,7 @@ class Captured:
             loop(**self._static)
 
     def __call__(self, tensors: Tensors) -> None:
-        """Run the loop on ``tensors``; changes ``adv`` of them."""
+        """Run the loop on ``tensors``, of which it changes ``adv``."""
         for name, static in self._static.items():
             value = tensors[name]
             if static is not None and value is not None:
@@ -49,12 +49,12 @@ class Captured:
 
 
 def signature(tensors: Tensors) -> tuple[Any, ...]:
-    """Equal for tensors that one graph serves."""
+    """A key that is equal for tensors that one captured graph serves."""
     return tuple(
         (name, None if t is None else (t.shape, t.stride(), t.dtype, t.device)) for name, t in tensors.items()
     )
 
 
 def addresses(model: torch.nn.Module) -> tuple[int, ...]:
-    """Where the parameters and buffers of a model lie: a graph reads them there."""
+    """Addresses of the parameters and buffers of a model, which a captured graph reads there."""
     return tuple(t.data_ptr() for group in (model.parameters(), model.buffers()) for t in group)

@@ -10,8 +10,8 @@ from torch import nn
 
 
 @contextmanager
-def frozen(model: nn.Module, bn_mode: str) -> Iterator[None]:
-    """Parameters take no gradient inside, and everything is as it was found outside.
+def untouched(model: nn.Module, bn_mode: str) -> Iterator[None]:
+    """Hold ``model`` still: parameters take no gradient inside, and afterwards everything is as it was found.
 
     ``bn_mode="eval"`` puts the whole model in eval mode. ``"train"`` normalises with the statistics of
     the batch: a model in train mode keeps the modes of its sub-modules (frozen ones stay frozen), one in
@@ -41,7 +41,7 @@ def frozen(model: nn.Module, bn_mode: str) -> Iterator[None]:
 
 @contextmanager
 def kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Buffers (running statistics) are afterwards as they were before."""
+    """Put the buffers of ``model`` (running statistics) afterwards back to what they were before."""
     with torch.no_grad():
         kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:

@@ -1,0 +1,238 @@
+"""What every attack shares: arguments, checks, the random start, a model that is left as it was."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast import ops
+from bat_fast.attacks.engine import ENGINES, Engine, Loop
+from bat_fast.attacks.loss import AttackLoss
+from bat_fast.attacks.pixels import check_batch
+from bat_fast.attacks.step import NORMS, Step
+from bat_fast.attacks.untouched import untouched
+
+_PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What an attack is called for: a checked batch, and what to climb on it."""
+
+    clean: Tensor
+    """[N, C, H, W] pixels."""
+    y: Tensor
+    """[N] int64 true classes."""
+    targets: Tensor | None
+    """[N] int64 classes to move towards; None moves away from ``y``."""
+    objective: AttackLoss
+    """What to climb."""
+    index: Tensor | None
+    """[N] int64 data set ids, which key all random numbers; None numbers the batch from 0."""
+    draw: int
+    """Which random numbers of these samples."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor | None]:
+        """All tensors by name, as `bat_fast.attacks.goal.Goal.of` takes them."""
+        objective = self.objective
+        return {
+            "clean": self.clean, "y": self.y, "targets": self.targets,
+            "reference": objective.reference, "soft": objective.soft,
+        }  # fmt: skip
+
+
+class Attack(ABC):
+    """An attack on a batch of images in pixel space, within a ball around each of them.
+
+    A call checks the batch, holds the model still, makes the start and hands both to `run`, which a kind of
+    attack writes. The model is left untouched: parameters get no gradient, and modes, buffers and
+    ``requires_grad`` flags are as before. Works under ``no_grad``, ``inference_mode`` and autocast, and with
+    compiled models. Under DistributedDataParallel, attack the wrapped module (``ddp.module``).
+
+    Args:
+        model: takes [N, C, H, W] pixels in [lo, hi] and returns logits [N, K]; normalisation lives
+            inside it (`bat_fast.models.Normalize`).
+        eps: radius in pixels, >= 0.
+        step_size: step in pixels; None is eps / 4.
+        norm: ``"linf"`` or ``"l2"`` (per sample).
+        loss: row loss to climb, see `bat_fast.ops.attack_grad`; ``kl`` moves away from the logits of the
+            clean images, which are computed once.
+        random_start: start at a random point of the ball rather than at the image; ``"gaussian"`` starts
+            at the image plus normal noise of standard deviation 0.001, as TRADES does.
+        bn_mode: ``"eval"``: the model's eval mode; ``"train"``: its train mode, with the running
+            statistics restored afterwards.
+        precision: autocast of the model inside the attack: None, ``"bf16"`` or ``"fp16"``; the images
+            and the update stay in float32.
+        engine: how the model runs in the steps, with the same result: ``"auto"``, ``"eager"``, ``"frozen"``,
+            ``"graph"``, ``"compile"`` or ``"measure"``, see `bat_fast.attacks.engine.Engine`.
+        seed: of the random numbers, which also depend on the sample's index and on ``draw``.
+        start_scale: radius of the random start in units of ``eps``; the gaussian one ignores it.
+        lo, hi: range of a pixel.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range; the message names it.
+    """
+
+    _shown: tuple[str, ...] = (
+        "eps", "step_size", "norm", "loss", "random_start", "bn_mode", "precision", "seed"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float = 8 / 255,
+        *,
+        step_size: float | None = None,
+        norm: str = "linf",
+        loss: str = "ce",
+        random_start: bool | str = True,
+        bn_mode: str = "eval",
+        precision: str | None = None,
+        engine: str = "auto",
+        seed: int = 0,
+        start_scale: float = 1.0,
+        lo: float = 0.0,
+        hi: float = 1.0,
+    ) -> None:
+        self.model = model
+        self.eps = float(eps)
+        self.step_size = default_step_size(self.eps) if step_size is None else float(step_size)
+        self.norm = choice("norm", norm, NORMS)
+        self.loss = loss
+        self.random_start = choice("random_start", random_start, (True, False, "gaussian"))
+        self.bn_mode = choice("bn_mode", bn_mode, ("eval", "train"))
+        self.precision = choice("precision", precision, tuple(_PRECISIONS))
+        self.engine = choice("engine", engine, ENGINES)
+        self.seed = seed
+        self.start_scale = float(start_scale)
+        self.lo, self.hi = float(lo), float(hi)
+        self._calls = 0
+        self._engine = Engine(engine)
+        self._range_seen = False
+        for name in ("eps", "step_size", "start_scale"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)}")
+        if not self.lo <= self.hi:
+            raise ValueError(f"lo must not be above hi, got lo={lo}, hi={hi}")
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._shown)})"
+        )
+
+    def __call__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        targets: Tensor | None = None,
+        index: Tensor | None = None,
+        *,
+        objective: AttackLoss | None = None,
+        draw: int | None = None,
+    ) -> Tensor:
+        """Adversarial images for ``x``.
+
+        Args:
+            x: [N, C, H, W] float32 pixels in [lo, hi].
+            y: [N] int64 true classes.
+            targets: [N] int64 classes to move towards; None moves away from ``y``.
+            index: [N] int64 data set ids that key the random starts; None numbers the batch from 0.
+            objective: what to climb; None climbs ``loss`` at ``y`` (or ``targets``).
+            draw: which random start of these samples (an epoch, a restart); None counts the calls.
+
+        Returns:
+            A new, detached [N, C, H, W] tensor inside [lo, hi], and inside the ball where the start is in it
+            and the steps are projected.
+
+        Raises:
+            ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit.
+        """
+        if draw is None:
+            draw, self._calls = self._calls, self._calls + 1
+        with torch.inference_mode(False), torch.no_grad(), untouched(self.model, self.bn_mode):
+            clean, label = _usable(x.detach()), _usable(y)
+            goal = None if targets is None else _usable(targets)
+            # Reading the range waits for a GPU, so there only the first batch is looked at.
+            look = clean.is_cpu or not self._range_seen
+            check_batch(clean, label, goal, lo=self.lo, hi=self.hi, values=look)
+            self._range_seen = self._range_seen or len(clean) > 0
+            adv = self.start(clean, index, draw)
+            if len(clean):
+                self.run(adv, Problem(clean, label, goal, objective or AttackLoss(self.loss), index, draw))
+        return adv
+
+    @abstractmethod
+    def run(self, adv: Tensor, problem: Problem) -> None:
+        """Move ``adv`` in place from the start to the end of the attack.
+
+        The model is held still around this call, and no gradients are recorded.
+
+        Args:
+            adv: [N, C, H, W] the start, N >= 1.
+            problem: the batch and what to climb.
+        """
+
+    def start(self, clean: Tensor, index: Tensor | None = None, draw: int = 0) -> Tensor:
+        """The point where the attack starts.
+
+        Args:
+            clean: [N, C, H, W] pixels.
+            index: [N] int64 data set ids; None numbers the batch from 0.
+            draw: which random start of these samples.
+
+        Returns:
+            A new [N, C, H, W] tensor.
+        """
+        if not self.random_start:
+            return clean.clamp(self.lo, self.hi)
+        gaussian = self.random_start == "gaussian"
+        return ops.random_start(
+            clean,
+            eps=_GAUSSIAN_STD if gaussian else self.eps * self.start_scale,
+            norm="gaussian" if gaussian else self.norm,
+            seed=self.seed,
+            index=index,
+            draw=draw,
+            lo=self.lo,
+            hi=self.hi,
+        )
+
+    @property
+    def step(self) -> Step:
+        """The projected step with the settings of the moment: call it with (adv, grad, clean)."""
+        return Step(self.norm, self.step_size, self.eps, self.lo, self.hi)
+
+    def iterate(self, loop: Loop, **tensors: Tensor | None) -> None:
+        """Call ``loop(network, **tensors)`` on the network that the engine makes of the model.
+
+        Args:
+            loop: changes ``adv`` in place and reads nothing on the host, see
+                `bat_fast.attacks.engine.Loop`. It may ask the network for logits alone, or for gradients too.
+            tensors: ``adv`` [N, C, H, W] among them.
+        """
+        if self._engine.name != self.engine:
+            self._engine = Engine(self.engine)
+        self._engine.run(loop, self.model, _PRECISIONS[self.precision], tensors)
+
+
+def default_step_size(eps: float) -> float:
+    """The step of an attack that names none: a quarter of the radius."""
+    return eps / 4
+
+
+def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """``value`` of the argument ``name``, or a ValueError where it is not ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    """``tensor``, or a copy if it was made in inference mode: autograd takes none of those."""
+    return tensor.clone() if tensor.is_inference() else tensor

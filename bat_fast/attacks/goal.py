@@ -1,0 +1,91 @@
+"""What the loop of an attack climbs: an objective with its tensors, and its gradient at the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bat_fast import ops
+from bat_fast.attacks.engine import AttackedModel
+
+_FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What a loop climbs, as `bat_fast.ops.attack_grad` takes it.
+
+    Args:
+        loss: name of the row loss.
+        soft_weight: weight of the soft term.
+        target: [N] int64 classes to move towards or away from.
+        label: [N] int64 true classes.
+        targeted: move towards ``target``.
+        reference: [N, K] logits that ``kl`` moves away from.
+        soft: [N, K] soft targets.
+    """
+
+    loss: str
+    soft_weight: float
+    target: Tensor
+    label: Tensor
+    targeted: bool
+    reference: Tensor | None
+    soft: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        loss: str,
+        soft_weight: float,
+        network: AttackedModel,
+        clean: Tensor,
+        *,
+        y: Tensor,
+        targets: Tensor | None,
+        reference: Tensor | None,
+        soft: Tensor | None,
+    ) -> Goal:
+        """The goal of a loop that was given the tensors of a `bat_fast.attacks.attack.Problem`.
+
+        Args:
+            loss, soft_weight: as in `bat_fast.attacks.AttackLoss`.
+            network: computes the reference of ``kl`` where none is given.
+            clean: [N, C, H, W] images.
+            y: [N] int64 true classes.
+            targets: [N] int64 classes to move towards, or None.
+            reference, soft: [N, K] or None, as in `bat_fast.attacks.AttackLoss`.
+        """
+        if reference is None and loss.startswith("kl"):
+            reference = network.forward(clean)
+        target = y if targets is None else targets
+        return cls(loss, soft_weight, target, y, targets is not None, reference, soft)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `bat_fast.ops.attack_grad`."""
+        return vars(self)
+
+    def gradient(self, network: AttackedModel, adv: Tensor) -> tuple[Tensor, Tensor]:
+        """The direction in which the goal grows.
+
+        Args:
+            network: what an engine makes of the model.
+            adv: [N, C, H, W] images.
+
+        Returns:
+            The gradient [N, C, H, W] up to a positive factor, and the row losses [N] at ``adv``.
+        """
+        logits = network.forward(adv)
+        grad_logits, reached = ops.attack_grad(_kernel_dtype(logits), **self.arguments)
+        if logits.dtype == torch.float16:
+            grad_logits.mul_(_FP16_SCALE)
+        return network.backward(grad_logits.to(logits.dtype)), reached
+
+
+def _kernel_dtype(logits: Tensor) -> Tensor:
+    """Detached logits in a dtype that the row kernels of the device take."""
+    return logits.detach().float() if logits.is_cpu and logits.itemsize == 2 else logits.detach()
