@@ -4,6 +4,7 @@ Each is copied into a folder that the package looks into beside its own, so the 
 """
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bat_fast import PGD, Batch, methods, models
+from bat_fast import PGD, Batch, attacks, methods, models
 from bat_fast.cli import main, verbs
 from bat_fast.evaluate import load_run
+from bat_fast.evaluate.attacks import make_attack
 from bat_fast.train import Trainer
 
 TEMPLATES = Path(__file__).parents[1] / "examples" / "templates"
@@ -62,6 +64,36 @@ def test_a_model_is_one_file(lay, small, tmp_path):
     model, saved = load_run(out)
     assert saved["arch"] == "perceptron_32"
     assert model(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_an_attack_is_one_file(lay, small, tmp_path, capsys):
+    lay(attacks, "attack", "momentum")
+    model = models.create("small_cnn", num_classes=10)
+    x, y = torch.rand(16, 3, 16, 16), torch.randint(0, 10, (16,))
+    how = {"eps": 0.1, "step_size": 0.02, "random_start": False}
+    plain, momentum = (make_attack(name, model, **how, **more)(x, y) for name, more in
+                       (("pgd5", {}), ("momentum5", {"decay": 0.0})))  # fmt: skip
+    assert (plain == momentum).float().mean() > 0.99  # without an average it is PGD
+    averaged = make_attack("momentum5", model, **how)(x, y)
+    assert (averaged != plain).any()
+    assert (averaged - x).abs().max() <= 0.1 + 1e-6
+    assert torch.nn.functional.cross_entropy(model.eval()(averaged), y) > torch.nn.functional.cross_entropy(
+        model(x), y
+    )
+    out = tmp_path / "run"
+    Trainer(small(epochs=2), out, progress=False).fit()
+    capsys.readouterr()
+    found = []
+    for words in (["--steps", "5"], ["--attack", "momentum5"], ["--attack", "fgsm"]):
+        assert main(["eval", str(out), "--device", "cpu", "--json", *words]) == 0
+        found.append(json.loads(capsys.readouterr().out)["metrics"])
+    assert list(found[1]) == ["test/clean_acc", "test/momentum5_acc"]
+    assert abs(found[1]["test/momentum5_acc"] - found[0]["test/pgd5_acc"]) < 0.1
+    assert found[2]["test/fgsm_acc"] < found[0]["test/clean_acc"]
+    assert main(["eval", str(out), "--attack", "fgsm3"]) == 2
+    assert "fgsm has its own number of steps" in capsys.readouterr().err
+    assert main(["eval", str(out), "--attack", "cw"]) == 2
+    assert "there is no attack 'cw'; there are fgsm, pgd" in capsys.readouterr().err
 
 
 def test_a_verb_is_one_file(lay, small, tmp_path, capsys):

@@ -1,15 +1,36 @@
-"""Attacks: the inner maximisation of adversarial training."""
+"""Attacks: the inner maximisation of adversarial training.
+
+A new attack is a new module of this package that holds one class derived from
+`bat_fast.attacks.attack.Attack`, and no list to edit: its name is that of the module.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
 
 from bat_fast.attacks.attack import Attack, default_step_size
+from bat_fast.attacks.fgsm import FGSM
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pgd import PGD
 from bat_fast.attacks.targets import random_targets
 from bat_fast.attacks.untouched import kept_buffers, untouched
 
+__all__ = [
+    "FGSM", "PGD", "Attack", "AttackLoss", "by_name", "default_step_size", "frozen", "kept_buffers",
+    "random_targets", "untouched",
+]  # fmt: skip
+
 frozen = untouched
 """The first name of `untouched`, kept for the programs that use it."""
 
-__all__ = [
-    "PGD", "Attack", "AttackLoss", "default_step_size", "frozen", "kept_buffers", "random_targets",
-    "untouched",
-]  # fmt: skip
+
+def by_name() -> dict[str, type[Attack]]:
+    """The attacks there are: a module of this package that holds a kind of attack, by the module's name."""
+    found: dict[str, type[Attack]] = {}
+    for module in (import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)):
+        for kind in vars(module).values():
+            here = isinstance(kind, type) and kind.__module__ == module.__name__
+            if here and issubclass(kind, Attack) and kind is not Attack:
+                found[module.__name__.rpartition(".")[2]] = kind
+    return found

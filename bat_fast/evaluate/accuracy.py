@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks import PGD
+from bat_fast.attacks import Attack
 from bat_fast.batch import Batch
 
 
-def evaluate(model: nn.Module, loader: Iterable[Batch], attack: PGD | None = None) -> dict[str, float]:
+def evaluate(model: nn.Module, loader: Iterable[Batch], attack: Attack | None = None) -> dict[str, float]:
     """Accuracy of ``model`` in eval mode; modes are restored afterwards.
 
     Random starts depend on the attack's seed and on the sample only, so the result does not depend on

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from bat_fast.attacks import PGD
+from bat_fast.attacks import Attack, by_name
 
 
-def make_attack(name: str, model: nn.Module, **options: Any) -> PGD:
+def make_attack(name: str, model: nn.Module, *, step_size: float | None = None, **options: Any) -> Attack:
     """The attack ``name`` on ``model``; `bat_fast.runs.metrics.metric` names the accuracy under it.
 
     Args:
-        name: ``pgdSTEPS``, such as ``pgd20``; ``fgsm``: one step as long as the radius from the image itself.
+        name: one of `bat_fast.attacks.by_name`, with the number of steps behind it where it takes any:
+            ``pgd20``, ``fgsm``.
         model: to attack.
-        options: of the attack: ``eps``, ``step_size``, ``norm``, ``seed``, ...
+        step_size: step in pixels, for the attacks whose number of steps is named.
+        options: of the attack: ``eps``, ``norm``, ``seed``, ...
 
     Raises:
         ValueError: there is no such attack, or an option is out of range.
     """
-    for pattern, make in _MAKERS.items():
-        if match := re.fullmatch(pattern, name):
-            return make(model, options, *match.groups())
-    raise ValueError(f"there is no attack {name!r}; there are pgdSTEPS, such as pgd20, and fgsm")
-
-
-def _pgd(model: nn.Module, options: dict[str, Any], steps: str) -> PGD:
-    return PGD(model, **options, steps=int(steps))
-
-
-def _fgsm(model: nn.Module, options: dict[str, Any]) -> PGD:
-    one_step = {"step_size": options["eps"], "steps": 1, "random_start": False}
-    return PGD(model, **(options | one_step))
-
-
-_MAKERS: dict[str, Callable[..., PGD]] = {r"pgd(\d+)": _pgd, "fgsm": _fgsm}
+    kinds = by_name()
+    match = re.fullmatch(r"(.+?)(\d*)", name)
+    if match is None or match[1] not in kinds:
+        raise ValueError(f"there is no attack {name!r}; there are {', '.join(kinds)} (pgd20 takes 20 steps)")
+    how: dict[str, Any] = {"steps": int(match[2]), "step_size": step_size} if match[2] else {}
+    try:
+        return kinds[match[1]](model, **how, **options)
+    except TypeError as error:
+        if "multiple values" not in str(error):
+            raise
+        raise ValueError(
+            f"attack {name!r}: {match[1]} has its own number of steps, so leave it out"
+        ) from None

@@ -20,17 +20,19 @@ def evaluate_saved(
     *,
     split: str = "test",
     steps: int = 20,
+    attack: str | None = None,
     eps: float | None = None,
     batch_size: int = 256,
     device: str = "auto",
     root: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Clean and PGD accuracy of a saved model on a split of the data set it was trained with.
+    """Clean and robust accuracy of a saved model on a split of the data set it was trained with.
 
     Args:
         path: a run folder or a ``model.safetensors``.
         split: ``"train"``, ``"val"`` or ``"test"``, as the run split the data.
         steps: PGD steps.
+        attack: another attack, by its name (`bat_fast.evaluate.attacks.make_attack`); None is PGD.
         eps: radius in pixels; None takes radius and step of the training. With another radius the step
             keeps its ratio to it.
         batch_size: images at a time; the result does not depend on it.
@@ -38,7 +40,7 @@ def evaluate_saved(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns:
-        ``metrics`` (``SPLIT/clean_acc`` and ``SPLIT/pgdSTEPS_acc`` in [0, 1]), ``n_examples``, ``split``
+        ``metrics`` (``SPLIT/clean_acc`` and ``SPLIT/ATTACK_acc`` in [0, 1]), ``n_examples``, ``split``
         and the ``attack``.
     """
     if split not in SPLITS:
@@ -51,10 +53,10 @@ def evaluate_saved(
     if eps is not None and eps != radius:
         step = step * eps / radius if radius else None
         radius = float(eps)
-    name = f"pgd{steps}"
-    attack = make_attack(name, model, eps=radius, step_size=step, norm=saved["norm"], seed=saved["seed"])
+    name = f"pgd{steps}" if attack is None else attack
+    judge = make_attack(name, model, eps=radius, step_size=step, norm=saved["norm"], seed=saved["seed"])
     loader = split_loader(saved, split, batch_size, device, root)
-    counts = evaluate(model, loader, attack)
+    counts = evaluate(model, loader, judge)
     return {
         "metrics": {
             metric(split, "clean"): counts["clean_acc"],
@@ -62,7 +64,12 @@ def evaluate_saved(
         },
         "n_examples": counts["n_examples"],
         "split": split,
-        "attack": {"norm": attack.norm, "eps": radius, "step_size": attack.step_size, "steps": steps},
+        "attack": {
+            "norm": judge.norm,
+            "eps": radius,
+            "step_size": judge.step_size,
+            "steps": getattr(judge, "steps", None),
+        },
     }
 
 

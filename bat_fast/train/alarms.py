@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from bat_fast.attacks import PGD
+from bat_fast.attacks import Attack
 from bat_fast.batch import Batch
 from bat_fast.evaluate import evaluate
 from bat_fast.train.feed import Feed
@@ -37,7 +37,7 @@ class CollapseAlarm:
             "images withstand FGSM, less than half of that PGD"
         )
 
-    def measure(self, model: nn.Module, pgd: PGD, fgsm: PGD) -> dict[str, float]:
+    def measure(self, model: nn.Module, pgd: Attack, fgsm: Attack) -> dict[str, float]:
         """``val/fgsm_acc`` and ``val/collapsed`` (1 or 0) of ``model`` under two attacks in the same ball."""
         pgd_acc = evaluate(model, [self.batch], pgd)["robust_acc"]
         fgsm_acc = evaluate(model, [self.batch], fgsm)["robust_acc"]

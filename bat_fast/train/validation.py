@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from bat_fast.attacks import PGD
+from bat_fast.attacks import Attack
 from bat_fast.config import TrainConfig
 from bat_fast.evaluate import evaluate
 from bat_fast.evaluate.attacks import make_attack
@@ -12,7 +12,7 @@ from bat_fast.runs.metrics import metric
 from bat_fast.train.feed import Feed
 
 
-def eval_attack(config: TrainConfig, model: nn.Module, name: str) -> PGD:
+def eval_attack(config: TrainConfig, model: nn.Module, name: str) -> Attack:
     """The attack ``name`` that measures ``model``, in the ball that it was trained in."""
     attack, step = config.attack, config.eval.step_size
     return make_attack(

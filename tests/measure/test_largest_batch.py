@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bat_fast.cli import main
-from bat_fast.measure.largest_batch import predict, search
 from bat_fast.measure import largest_batch as largest
+from bat_fast.measure.largest_batch import predict, search
 
 BENCH = ["bench", "--recipe", "digits-bat", "--device", "cpu", "--attack.steps", "1", "--largest_batch"]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from bat_fast.measure.launch_gaps import idle_share, kernels, launch_gaps
 from bat_fast.measure import launch_gaps as gaps
+from bat_fast.measure.launch_gaps import idle_share, kernels, launch_gaps
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bat_fast.measure.memory import free_mib, growth_mib, mib, peak_mib
 from bat_fast.measure import memory
+from bat_fast.measure.memory import free_mib, growth_mib, mib, peak_mib
 
 
 def take(count):

@@ -15,10 +15,11 @@ def run(words: list[str]) -> None:
     from bat_fast.evaluate.saved import SPLITS, evaluate_saved
     from bat_fast.report.table import print_evaluation
 
-    parser = Parser("eval", "Clean and PGD accuracy of a saved model.")
+    parser = Parser("eval", "Clean and robust accuracy of a saved model.")
     parser.add_argument("run", help="run folder or model.safetensors")
     parser.add_argument("--split", choices=SPLITS, default="test", help="part of the data (default: test)")
     parser.add_argument("--steps", type=int, default=20, help="PGD steps (default: 20)")
+    parser.add_argument("--attack", help="another attack instead of PGD, such as fgsm")
     parser.add_argument("--eps", type=Ratio, help="radius, such as 8/255 (default: that of the training)")
     parser.add_argument("--batch_size", type=int, default=256, help="images at a time (default: 256)")
     parser.add_argument("--root", help="folder of the data (default: that of the training)")
