@@ -103,7 +103,8 @@ class Check:
                 shutil.copytree(ROOT / name, source / name, dirs_exist_ok=True, ignore=hidden)
             else:
                 shutil.copy2(ROOT / name, source / name)
-        settings = {"BAT_FAST_CUDA": "1" if self.gpu else "0" if self.quick else "auto"}
+        usual = "1" if self.gpu else "0" if self.quick else "auto"
+        settings = {"BAT_FAST_CUDA": os.environ.get("BAT_FAST_CUDA", usual)}
         pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation"]
         place = ["--upgrade", "--target", self.package, source]
         self.run("build", [*pip, "-v", *place], 300 if self.gpu else 600, **settings)

@@ -1,6 +1,5 @@
 """The build: without nvcc, with wrong tools, and beside what is installed."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,19 +9,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
 TORCH = Path(torch.__file__).parent
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
 NINJA = shutil.which("ninja", path=str(Path(sys.executable).parent)) or shutil.which("ninja")
-
-
-def without_nvcc(folder: Path) -> dict[str, str]:
-    """An environment whose PATH holds the compilers, and no nvcc."""
-    folder.mkdir()
-    for name in ("g++", "gcc", "c++", "cc", "as", "ld", "ar", "ranlib", "git", "sh", "nm"):
-        if found := shutil.which(name):
-            (folder / name).symlink_to(found)
-    hidden = ("CUDACXX", "CUDA_PATH", "CUDA_HOME")
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"PATH": str(folder)}
 
 
 def configure(build: Path, env: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -31,15 +21,15 @@ def configure(build: Path, env: dict[str, str], *options: str) -> subprocess.Com
     return subprocess.run([*command, *settings], capture_output=True, text=True, env=env)
 
 
-def test_without_nvcc_the_cpu_kernels_are_built_and_one_warning_says_so(tmp_path):
-    env = without_nvcc(tmp_path / "bin")
-    run = configure(tmp_path / "build", env)
-    assert run.returncode == 0, run.stderr
-    assert " ".join(run.stderr.split()).count("no nvcc, so only the CPU kernels are built") == 1
-    built = subprocess.run([CMAKE, "--build", tmp_path / "build"], capture_output=True, text=True, env=env)
-    assert built.returncode == 0, built.stdout
+def test_without_nvcc_the_cpu_kernels_are_built_and_one_warning_says_so(quick_gpu_check, tmp_path):
+    run, _ = quick_gpu_check
+    assert run.returncode == 0, run.stdout + run.stderr
+    scratch = ROOT / "build" / "gpu_check"
+    log = " ".join((scratch / "logs" / "build.log").read_text().split())
+    assert log.count("no nvcc, so only the CPU kernels are built") == 1
+    library = scratch / "package" / "bat_fast" / "lib" / "libbat_fast.so"
     program = (
-        f"import torch; torch.ops.load_library({str(tmp_path / 'build' / 'libbat_fast.so')!r}); "
+        f"import torch; torch.ops.load_library({str(library)!r}); "
         "has = torch._C._dispatch_has_kernel_for_dispatch_key; "
         "torch.library.define('bat_fast::linf_step_', '(Tensor(a!) adv, Tensor grad, Tensor clean, float s, "
         "float eps, float lo, float hi) -> ()'); x = torch.full((3,), .5); a = x.clone(); "
@@ -50,8 +40,8 @@ def test_without_nvcc_the_cpu_kernels_are_built_and_one_warning_says_so(tmp_path
     assert answer.stdout.split("\n")[0] == "[0.75, 0.75, 0.75] False", answer.stderr
 
 
-def test_cuda_on_request_needs_nvcc(tmp_path):
-    run = configure(tmp_path / "build", without_nvcc(tmp_path / "bin"), "-DBAT_FAST_CUDA=1")
+def test_cuda_on_request_needs_nvcc(without_nvcc, tmp_path):
+    run = configure(tmp_path / "build", without_nvcc, "-DBAT_FAST_CUDA=1")
     assert run.returncode != 0
     message = " ".join(run.stderr.split())
     assert "there is no nvcc: install the CUDA toolkit (>= 12), or set CUDACXX" in message

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
 
 
 def gpu_check(*options: object) -> subprocess.CompletedProcess[str]:
@@ -15,11 +17,10 @@ def gpu_check(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(word) for word in command], capture_output=True, text=True)
 
 
-def test_the_quick_form_builds_and_tests_and_names_what_was_skipped(tmp_path):
-    # The default scratch folder is kept, so that the next run compiles only what changed.
-    run = gpu_check("--results", tmp_path)
+def test_the_quick_form_builds_and_tests_and_names_what_was_skipped(quick_gpu_check):
+    run, results = quick_gpu_check
     assert run.returncode == 0, run.stdout + run.stderr
-    (file,) = tmp_path.glob("gpu_*.json")
+    (file,) = results.glob("gpu_*.json")
     found = json.loads(file.read_text())
     assert found["failed"] == []
     parts = found["parts"]

@@ -11,6 +11,7 @@ import pytest
 from bat_fast import _native
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
 SOURCES = sorted((ROOT / "csrc" / "kernels").glob("*.cu"))
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 needs_nvcc = pytest.mark.skipif(

@@ -42,6 +42,7 @@ def test_measure_chooses_once_per_shape(capsys):
             assert f"[{batch}, 1, 8, 8]" in printed
 
 
+@pytest.mark.slow
 def test_compiled_attack(device):
     model, x, y = tiny().to(device), torch.rand(4, 1, 8, 8, device=device), torch.arange(4, device=device)
     attack = PGD(model, engine="compile", steps=3)

@@ -255,6 +255,7 @@ def test_a_model_is_not_kept_alive_and_can_be_copied():
     assert gone() is None
 
 
+@pytest.mark.slow
 def test_precision_and_autocast(device):
     model = models.create("preactresnet18", num_classes=10).to(device)
     model.train()(torch.rand(8, 3, 16, 16, device=device))

@@ -139,6 +139,7 @@ def test_a_missing_package_is_one_line(package, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_continue(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "bat_fast", *TINY, "--epochs", "1000", "--out", str(out)]

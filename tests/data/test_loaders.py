@@ -44,6 +44,7 @@ def ids(loader: Loader) -> list[int]:
     return [int(i) for batch in loader for i in batch.index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_ranks_together_see_each_sample_once(kind, source):
     for world in (1, 2, 3, 4, 7):
@@ -204,6 +205,7 @@ def test_a_batch_of_nothing_but_broken_files(kind, tiny_copy):
     assert "every image of a batch is left out" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_a_forked_process_leaves_the_threads_of_dali_alone(tiny):
     gc.collect()
@@ -252,6 +254,7 @@ def test_a_file_of_another_size(kind, tiny_copy):
     assert "it has 32x64 pixels, not 64; restore or delete" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_does_not_grow_over_50_epochs(kind, tiny):
     part = tiny.train.part(torch.arange(32))

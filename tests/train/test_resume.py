@@ -74,6 +74,7 @@ def uninterrupted(small, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["inside an epoch", "inside a checkpoint", "before last.pt"])
 def test_killed_and_resumed(uninterrupted, small, tmp_path, place):
     out = tmp_path / "run"
@@ -96,6 +97,7 @@ def test_killed_and_resumed(uninterrupted, small, tmp_path, place):
 TE = {"name": "te", "over": "trades", "weight": 30, "start": 1, "end": 4}
 
 
+@pytest.mark.slow
 def test_the_memory_of_temporal_ensembling_survives(small, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "run"
     Trainer(small(method=TE), whole, progress=False).fit()
