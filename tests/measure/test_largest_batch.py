@@ -41,8 +41,8 @@ def test_search_ends_at_the_limit(limit):
 
 def test_search_ends_at_the_training_set():
     tried = []
-    assert search(gpu(10**6, tried), 1078).largest == 1256
-    assert max(tried) == 1256
+    assert search(gpu(10**6, tried), 1078).largest == 1072
+    assert max(tried) == 1072
     assert search(gpu(10**6), 5).largest == 5
 
 
@@ -132,8 +132,8 @@ def test_a_size_that_was_seen_not_to_fit_is_not_the_answer():
 
 def test_all_of_a_small_training_set_fits():
     found = predict(lambda size: 500 + 0.01 * size, 1000, 1078)
-    assert found.largest == 1256
-    assert found.largest_mib == found.memory[1256]
+    assert found.largest == 1072
+    assert found.largest_mib == found.memory[1072]
 
 
 def test_bench_tells_the_largest_batch(capsys, monkeypatch):
