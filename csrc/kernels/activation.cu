@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// What a kernel evaluates; beta lies on the device, so that nobody waits for it.
+// What a kernel evaluates; beta lies on the device, so that the host does not wait for it.
 struct SmoothReluOf {
   const float* beta;
   __device__ SmoothRelu<float> ready() const { return SmoothRelu<float>::of(*beta); }

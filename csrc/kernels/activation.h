@@ -1,4 +1,4 @@
-// Smooth activations. Element math for both twins, CPU loops, CUDA launchers.
+// Smooth activations. Element math shared by CPU and CUDA, CPU loops, CUDA launchers.
 #pragma once
 
 #include "kernels/portable.h"

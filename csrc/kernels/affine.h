@@ -1,5 +1,5 @@
-// Scale and shift per channel with ReLU, and the gradient at the input. Element math for both twins, CPU loops, CUDA
-// launchers.
+// Scale and shift per channel with ReLU, and the gradient at the input. Element math shared by CPU and CUDA, CPU loops,
+// CUDA launchers.
 #pragma once
 
 #include <type_traits>

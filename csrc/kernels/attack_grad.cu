@@ -31,7 +31,7 @@ __device__ float softmax_row(const Team& team, const Row<T>& row, const Attack<T
     mean_difference = team.reduce(mean_difference, Sum{});
     square = team.reduce(square, Sum{});
   }
-  const bool is_kl = a.loss == AttackLoss::kKl;
+  const bool is_kl = a.loss == RowLoss::kKl;
   const RowNorm<float> ref = is_kl ? team_norm(team, row.reference, row.classes) : norm;
   const float weight = a.soft_weight / static_cast<float>(row.classes), sign = a.targeted ? -1.0f : 1.0f;
   for (int64_t c = team.rank(); c < row.classes; c += Team::size) {
@@ -84,7 +84,7 @@ __global__ void attack_grad_kernel(Logits<T> in, Attack<T> a, T* grad, float* pe
     return;
   }
   const Row<T> row = {in.data + start, at(a.reference, start), at(a.soft, start), grad + start, in.classes, y, label};
-  const bool ranked = a.loss == AttackLoss::kMargin || a.loss == AttackLoss::kDlr;
+  const bool ranked = a.loss == RowLoss::kMargin || a.loss == RowLoss::kDlr;
   const float value = ranked ? ranked_row(team, row, a) : softmax_row(team, row, a);
   if (team.rank() == 0) per_sample[n] = value;
 }

@@ -1,16 +1,17 @@
-// Attack losses and their gradients with respect to the logits. Element math for both twins, CPU loops, launcher.
+// Attack losses and their gradients with respect to the logits. Element math shared by CPU and CUDA, CPU loops,
+// launcher.
 #pragma once
 
 #include "kernels/softmax.h"
 
 namespace bat_fast {
 
-enum class AttackLoss : int { kCrossEntropy, kMargin, kDlr, kKl };
+enum class RowLoss : int { kCrossEntropy, kMargin, kDlr, kKl };
 
 // What an attack climbs. Unused arrays are null.
 template <typename T>
 struct Attack {
-  AttackLoss loss;
+  RowLoss loss;
   bool targeted;         // move towards `target` instead of away from it
   const int64_t* label;  // [N] true classes, for targeted DLR
   const T* reference;    // [N, C] logits, for KL
@@ -47,11 +48,11 @@ struct Ratio {
 
 // `order` holds the largest entries of the row in order: two are enough for the margin, four for targeted DLR.
 template <typename T>
-BAT_HD Ratio<T> margin_or_dlr(const Ranked<T>* order, AttackLoss loss, bool targeted, int64_t target, T z_target,
+BAT_HD Ratio<T> margin_or_dlr(const Ranked<T>* order, RowLoss loss, bool targeted, int64_t target, T z_target,
                               int64_t label, T z_label) {
   const Ranked<T> none = {T(0), -1};
   Ratio<T> r = {order[0].column == target ? order[1] : order[0], {z_target, target}, T(0), T(1), none, none, none};
-  if (loss == AttackLoss::kDlr) {
+  if (loss == RowLoss::kDlr) {
     r.top = order[0];
     r.third = order[2];
     T gap = order[0].value - order[2].value;  // differences of logits, since their sums round
@@ -65,7 +66,7 @@ BAT_HD Ratio<T> margin_or_dlr(const Ranked<T>* order, AttackLoss loss, bool targ
   }
   r.value = (r.up.value - r.down.value) * r.scale;
   // A targeted margin is climbed with its sign flipped; a targeted DLR names its direction itself.
-  if (targeted && loss == AttackLoss::kMargin) {
+  if (targeted && loss == RowLoss::kMargin) {
     const Ranked<T> up = r.up;
     r.up = r.down;
     r.down = up;
@@ -118,7 +119,7 @@ BAT_HD void softmax_row_cpu(const T* z, int64_t classes, Attack<T> a, const T* r
     for (int64_t c = 0; c < classes; ++c) grad[c] += soft_grad(grad[c], soft[c], mean_difference, weight);
   }
   T value = 0;
-  if (a.loss == AttackLoss::kKl) {
+  if (a.loss == RowLoss::kKl) {
     const T ref_top = largest(reference, 0, classes), ref_sum = sum_exp(reference, classes, ref_top);
     const RowNorm<T> ref = {ref_top, fast_log(ref_sum)};
     const T ref_scale = T(1) / ref_sum;  // q is computed as p is: equal logits give no gradient at all
@@ -149,7 +150,7 @@ BAT_CLONES void attack_grad_cpu(Logits<T> in, Attack<T> a, T* __restrict__ grad,
     if (!valid_label(y, in.classes) || !valid_label(label, in.classes)) {
       for (int64_t c = 0; c < in.classes; ++c) grad[start + c] = T(NAN);
       per_sample[n] = T(NAN);
-    } else if (a.loss == AttackLoss::kMargin || a.loss == AttackLoss::kDlr) {
+    } else if (a.loss == RowLoss::kMargin || a.loss == RowLoss::kDlr) {
       ranked_row_cpu(in.data + start, in.classes, a, y, label, grad + start, per_sample + n);
     } else {
       const T* reference = a.reference == nullptr ? nullptr : a.reference + start;

@@ -1,5 +1,5 @@
-// Batches from a resident set of uint8 images: gather, crop, flip and scale. Element math for both twins, CPU loops,
-// CUDA launcher.
+// Batches from a resident set of uint8 images: gather, crop, flip and scale. Element math shared by CPU and CUDA, CPU
+// loops, CUDA launcher.
 #pragma once
 
 #include <cstring>

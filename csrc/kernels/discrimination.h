@@ -1,5 +1,5 @@
 // The discrimination loss: rows of the similarity matrix S = U U^T / tau of unit features. The matrix products are the
-// caller's; here are the passes between them. Element math for both twins, CPU loops, CUDA launchers.
+// caller's; here are the passes between them. Element math shared by CPU and CUDA, CPU loops, CUDA launchers.
 #pragma once
 
 #include <algorithm>
@@ -38,7 +38,7 @@ BAT_HD T soft_plus(T x) {
   return (x < T(0) ? T(0) : x) + fast_log1p(fast_exp(x < T(0) ? x : -x)).log;
 }
 
-// The gradient of the loss with respect to s_ij and s_ji together: S is symmetric, so its row says it all.
+// The gradient of the loss with respect to s_ij and s_ji together: S is symmetric, so its row is enough.
 template <typename T>
 BAT_HD T pair_gradient(T s, bool same, bool negatives, const Anchor<T>& i, const Anchor<T>& j) {
   if (negatives && same) return -(i.share * sigmoid(i.log_sum - s) + j.share * sigmoid(j.log_sum - s));

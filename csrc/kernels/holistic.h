@@ -1,4 +1,4 @@
-// Worst-case weights of holistic robust training, exact and without a sort; the twins differ in Team::fold alone.
+// Worst-case weights of holistic robust training, exact and without a sort; CPU and CUDA differ in Team::fold alone.
 #pragma once
 
 #include "kernels/portable.h"

@@ -1,5 +1,5 @@
-// The layers of a small network with constant weights, ahead and back, for sixteen images at a time. Their values stay
-// in the cache, and no image waits for another.
+// The layers of a small network with constant weights, forward and backward, for sixteen images at a time. The values
+// of one chunk stay in the cache through all layers.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ enum class LayerKind : int64_t { kWindow, kAffine, kMaxPool, kMean, kSum };
 enum class Activation : int64_t { kNone, kRelu, kSilu };
 
 // One layer, as bat_fast/ops/network.py writes it: only int64. Values and weights are named by where they begin.
-struct Layer {
+struct PlanLayer {
   LayerKind kind;
   int64_t source;         // the map that it reads
   int64_t other;          // what is added before the activation; < 0: nothing
@@ -28,7 +28,7 @@ struct Layer {
 
 template <typename T>
 struct Network {
-  const Layer* layers;
+  const PlanLayer* layers;
   int64_t count;
   const T* weights;
   Map images;      // the first map
@@ -36,7 +36,7 @@ struct Network {
   int64_t classes() const { return layers[count - 1].out.size(); }
 };
 
-// --- What a layer is made of. `n` counts values of all lanes. -----------------------------------------------------
+// --- The steps of a layer; `n` counts the values of all lanes. ----------------------------------------------------
 
 template <typename T>
 BAT_CLONES void activate_lanes(Activation activation, const T* z, T* y, int64_t n) {
@@ -47,7 +47,7 @@ BAT_CLONES void activate_lanes(Activation activation, const T* z, T* y, int64_t 
   }
 }
 
-// grad *= slope, given y for ReLU and z for SiLU.
+// grad *= derivative of the activation, given its output for ReLU and its argument for SiLU.
 template <typename T>
 BAT_CLONES void slope_lanes(Activation activation, const T* kept, T* grad, int64_t n) {
   if (activation == Activation::kRelu) {
@@ -103,14 +103,15 @@ BAT_CLONES void max_pool_lanes(const Window& w, const Map& in, const Map& out, c
   for (int64_t p = 0; p < out.pixels(); ++p) {
     T* best = to + p * n;
     for (int64_t i = 0; i < n; ++i) best[i] = -T(INFINITY);
-    seen_from(w, in, p / out.width, p % out.width, [&](int64_t pixel, int64_t, int64_t count) BAT_INLINE {
+    covered_by(w, in, p / out.width, p % out.width, [&](int64_t pixel, int64_t, int64_t count) BAT_INLINE {
       for (const T *v = from + pixel * n, *end = v + count * n; v < end; v += n) {
         for (int64_t i = 0; i < n; ++i) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
       }
     });
   }
 }
-// The gradient goes to the first of the largest. `grad` loses what it has given away.
+// The gradient goes to the first maximum of each window. `grad` is set to 0 once it has been passed on, so that a
+// second maximum gets none.
 template <typename T>
 BAT_CLONES void max_pool_backward_lanes(const Window& w, const Map& in, const Map& out, const T* from, const T* best,
                                         T* grad, T* to) {
@@ -118,7 +119,7 @@ BAT_CLONES void max_pool_backward_lanes(const Window& w, const Map& in, const Ma
   for (int64_t p = 0; p < out.pixels(); ++p) {
     const T* y = best + p * n;
     T* g = grad + p * n;
-    seen_from(w, in, p / out.width, p % out.width, [&](int64_t pixel, int64_t, int64_t count) BAT_INLINE {
+    covered_by(w, in, p / out.width, p % out.width, [&](int64_t pixel, int64_t, int64_t count) BAT_INLINE {
       for (int64_t k = pixel; k < pixel + count; ++k) {
         const T* v = from + k * n;
         T* t = to + k * n;
@@ -136,26 +137,26 @@ BAT_CLONES void max_pool_backward_lanes(const Window& w, const Map& in, const Ma
 
 template <typename T>
 void forward_lanes(const Network<T>& net, T* values) {
-  for (const Layer* a = net.layers; a < net.layers + net.count; ++a) {
+  for (const PlanLayer* a = net.layers; a < net.layers + net.count; ++a) {
     const T *from = values + a->source * kImageLanes, *bias = a->bias < 0 ? nullptr : net.weights + a->bias;
     const int64_t n = a->out.size() * kImageLanes;
     T* to = values + (a->activation == Activation::kSilu ? a->before : a->target) * kImageLanes;
-    if (a->kind == LayerKind::kWindow) window_cpu(a->window, a->in, a->out, from, net.weights + a->weight, bias, to);
+    if (a->kind == LayerKind::kWindow) window_cpu(a->window, a->into, a->out, from, net.weights + a->weight, bias, to);
     if (a->kind == LayerKind::kAffine) {
-      affine_lanes(from, a->weight < 0 ? nullptr : net.weights + a->weight, bias, false, to, a->in);
+      affine_lanes(from, a->weight < 0 ? nullptr : net.weights + a->weight, bias, false, to, a->into);
     }
-    if (a->kind == LayerKind::kMaxPool) max_pool_lanes(a->window, a->in, a->out, from, to);
-    if (a->kind == LayerKind::kMean) mean_lanes(from, a->in, to);
+    if (a->kind == LayerKind::kMaxPool) max_pool_lanes(a->window, a->into, a->out, from, to);
+    if (a->kind == LayerKind::kMean) mean_lanes(from, a->into, to);
     if (a->kind == LayerKind::kSum) add_lanes(from, false, to, n);
     if (a->other >= 0) add_lanes(values + a->other * kImageLanes, true, to, n);
     activate_lanes(a->activation, to, values + a->target * kImageLanes, n);
   }
 }
 
-// `grads` holds the gradient at the logits and gets that of every map.
+// `grads` holds the gradient at the logits, and receives the gradient at every map.
 template <typename T>
 void backward_lanes(const Network<T>& net, const T* values, T* grads) {
-  for (const Layer* a = net.layers + net.count - 1; a >= net.layers; --a) {
+  for (const PlanLayer* a = net.layers + net.count - 1; a >= net.layers; --a) {
     const int64_t n = a->out.size() * kImageLanes;
     T *grad = grads + a->target * kImageLanes, *to = grads + a->source * kImageLanes;
     const bool add = a->adds_source != 0;
@@ -163,17 +164,17 @@ void backward_lanes(const Network<T>& net, const T* values, T* grads) {
                 grad, n);
     if (a->other >= 0) add_lanes(grad, a->adds_other != 0, grads + a->other * kImageLanes, n);
     if (a->kind == LayerKind::kWindow) {
-      window_backward_cpu(a->window, a->in, a->out, grad, net.weights + a->weight, add, to);
+      window_backward_cpu(a->window, a->into, a->out, grad, net.weights + a->weight, add, to);
     }
     if (a->kind == LayerKind::kAffine) {
-      affine_lanes<T>(grad, a->weight < 0 ? nullptr : net.weights + a->weight, nullptr, add, to, a->in);
+      affine_lanes<T>(grad, a->weight < 0 ? nullptr : net.weights + a->weight, nullptr, add, to, a->into);
     }
     if (a->kind == LayerKind::kMaxPool) {
-      if (!add) std::fill_n(to, a->in.size() * kImageLanes, T(0));
-      max_pool_backward_lanes(a->window, a->in, a->out, values + a->source * kImageLanes,
+      if (!add) std::fill_n(to, a->into.size() * kImageLanes, T(0));
+      max_pool_backward_lanes(a->window, a->into, a->out, values + a->source * kImageLanes,
                               values + a->target * kImageLanes, grad, to);
     }
-    if (a->kind == LayerKind::kMean) mean_backward_lanes(grad, a->in, add, to);
+    if (a->kind == LayerKind::kMean) mean_backward_lanes(grad, a->into, add, to);
     if (a->kind == LayerKind::kSum) add_lanes(grad, add, to, n);
   }
 }

@@ -1,5 +1,5 @@
-// What runs on a small network, for sixteen images at a time: a pass with its gradient, and attacks of many steps. For
-// CPUs alone: a GPU takes whole batches, and a CUDA graph of all steps.
+// Passes over a small network, for sixteen images at a time: forward and backward once, or all steps of an attack. For
+// CPUs alone: on a GPU whole batches run in a CUDA graph of all steps.
 #pragma once
 
 #include <memory>
@@ -19,8 +19,8 @@ struct Images {
   int64_t rows, row, channel, y, x;  // the number of images; strides
 };
 
-// Calls visit(place in the lanes, image) for the values of the images first .. first + kImageLanes. Lanes behind the
-// last image repeat it.
+// Calls visit(index in the lanes, whether the image exists, its value) for the images first .. first + kImageLanes.
+// Lanes past the last image repeat it.
 template <typename T, typename Visit>
 BAT_HD void each_value(const Images<T>& images, const Map& map, int64_t first, Visit visit) {
   for (int64_t y = 0, i = 0; y < map.height; ++y) {
@@ -42,8 +42,8 @@ void load_lanes(const Images<const T>& images, const Map& map, int64_t first, T*
 }
 template <typename T>
 void store_lanes(const Images<T>& images, const Map& map, int64_t first, const T* lanes) {
-  each_value(images, map, first, [&](int64_t i, bool there, T* value) {
-    if (there) *value = lanes[i];
+  each_value(images, map, first, [&](int64_t i, bool exists, T* value) {
+    if (exists) *value = lanes[i];
   });
 }
 
@@ -149,7 +149,7 @@ BAT_CLONES void cross_entropy_lanes(const T* z, const int64_t* target, bool targ
   for (int64_t lane = 0; lane < count; ++lane) grad[target[lane] * kImageLanes + lane] -= targeted ? T(-1) : T(1);
 }
 
-// What an attack is told, beside the images. The arrays of `loss` and `target` are those of the whole batch.
+// The arguments of an attack beside the images. The arrays of `loss` and `target` are those of the whole batch.
 template <typename T>
 struct Climb {
   const int64_t* target;
@@ -181,7 +181,7 @@ void network_attack_cpu(const Network<T>& net, const Images<T>& adv, const Image
       forward_lanes(net, values);
       const T* logits = values + last * kImageLanes;
       T* logit_grads = grads + last * kImageLanes;
-      if (loss.loss == AttackLoss::kCrossEntropy && loss.soft == nullptr) {
+      if (loss.loss == RowLoss::kCrossEntropy && loss.soft == nullptr) {
         cross_entropy_lanes(logits, how.target + first, loss.targeted, classes, count, logit_grads);
       } else {
         lanes_to_rows(logits, classes, count, rows.data());

@@ -1,5 +1,5 @@
-// Losses of a clean and an adversarial row of logits: the KL of TRADES, and MART. Element math for both twins, the CPU
-// loop, the CUDA launcher. Value and both gradients come from one visit of the row.
+// Losses of a clean and an adversarial row of logits: the KL of TRADES, and MART. Element math shared by CPU and CUDA,
+// the CPU loop, the CUDA launcher. Value and both gradients come from one visit of the row.
 #pragma once
 
 #include "kernels/softmax.h"

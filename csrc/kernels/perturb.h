@@ -1,4 +1,4 @@
-// Perturbations: the PGD steps. Element math for both twins, CPU loops, CUDA launchers.
+// Perturbations: the PGD steps. Element math shared by CPU and CUDA, CPU loops, CUDA launchers.
 #pragma once
 
 #include "kernels/portable.h"

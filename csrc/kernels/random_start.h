@@ -1,5 +1,5 @@
-// Where an attack starts: random numbers keyed by (seed, sample, draw, pixel). Element math for both twins, CPU loops,
-// CUDA launchers.
+// Where an attack starts: random numbers keyed by (seed, sample, draw, pixel). Element math shared by CPU and CUDA, CPU
+// loops, CUDA launchers.
 #pragma once
 
 #include "kernels/philox.h"

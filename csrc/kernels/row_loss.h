@@ -1,6 +1,6 @@
-// Training losses of one row of logits per sample. Element math for both twins, CPU loops over rows, CUDA launchers.
-// The forward pass saves two numbers per row; the backward pass reads the logits again. That is one pass over memory
-// less than saving the gradient, and N * C less memory.
+// Training losses of one row of logits per sample. Element math shared by CPU and CUDA, CPU loops over rows, CUDA
+// launchers. The forward pass saves two numbers per row; the backward pass reads the logits again. That is one pass
+// over memory less than saving the gradient, and N * C less memory.
 #pragma once
 
 #include "kernels/softmax.h"

@@ -1,6 +1,6 @@
-// Windows (convolutions; a linear layer is one of a single pixel) over sixteen images at a time. Values lie as
-// [pixel][channel][lane] with an image in each lane, so that one weight meets sixteen images in one instruction, at any
-// size of image.
+// Convolutions (a linear layer is one with a window of a single pixel) of sixteen images at a time. Values lie as
+// [pixel][channel][lane] with an image in each lane, so that one instruction multiplies one weight with sixteen images,
+// whatever the size of an image.
 #pragma once
 
 #include "kernels/portable.h"
@@ -9,7 +9,7 @@ namespace bat_fast {
 
 constexpr int64_t kImageLanes = 16;
 
-// A map of values, and the window that leads from one map to another.
+// A map of values, and the window that slides over it.
 struct Map {
   int64_t height, width, channels;
   BAT_HD int64_t pixels() const { return height * width; }
@@ -19,15 +19,15 @@ struct Window {
   int64_t height, width, stride_y, stride_x, pad_y, pad_x;
 };
 
-// Weights lie as [out][window pixel][in]. Read ahead, the sums of a tile are of neighbours in `out`; read back, in
-// `in`.
-enum class Way { kAhead, kBack };
+// Weights lie as [out][window pixel][in]. The accumulators of a tile are neighbours in `out` in the forward pass, and
+// neighbours in `in` in the backward pass.
+enum class Pass { kForward, kBackward };
 
-// acc[j] += sum_k weight[k, j] in[k], for `length` entries k that follow each other and J columns j; `row` is the
-// distance from one `out` to the next.
-template <Way way, typename T, int J>
+// acc[j] += sum_k weight[k, j] in[k], for `length` contiguous entries k and J columns j; `row` is the stride of `out`
+// in the weights.
+template <Pass pass, typename T, int J>
 BAT_HD void add_run(const T* in, const T* weight, int64_t row, int64_t length, T (&acc)[J][kImageLanes]) {
-  const int64_t of_k = way == Way::kAhead ? 1 : row, of_j = way == Way::kAhead ? row : 1;
+  const int64_t of_k = pass == Pass::kForward ? 1 : row, of_j = pass == Pass::kForward ? row : 1;
   for (int64_t k = 0; k < length; ++k) {
     const T* values = in + k * kImageLanes;
 #pragma GCC unroll 8
@@ -40,10 +40,10 @@ BAT_HD void add_run(const T* in, const T* weight, int64_t row, int64_t length, T
   }
 }
 
-// Calls run(offset into the map, offset into the window, pixels) for what a window at (y, x) sees: the pixels of a row
-// follow each other in both. Offsets are in pixels.
+// Calls run(offset into the map, offset into the window, pixels) for each row of pixels that the window at (y, x)
+// covers: they are contiguous in both. Offsets are in pixels.
 template <typename Run>
-BAT_HD void seen_from(const Window& w, const Map& in, int64_t y, int64_t x, Run run) {
+BAT_HD void covered_by(const Window& w, const Map& in, int64_t y, int64_t x, Run run) {
   const int64_t top = y * w.stride_y - w.pad_y, left = x * w.stride_x - w.pad_x;
   const int64_t first = left < 0 ? -left : 0, last = left + w.width > in.width ? in.width - left : w.width;
   if (first >= last) return;
@@ -53,9 +53,9 @@ BAT_HD void seen_from(const Window& w, const Map& in, int64_t y, int64_t x, Run 
   }
 }
 
-// The same for the windows that see the pixel (y, x), one by one.
+// The same for the windows that cover the pixel (y, x), one by one.
 template <typename Run>
-BAT_HD void seeing(const Window& w, const Map& out, int64_t y, int64_t x, Run run) {
+BAT_HD void covering(const Window& w, const Map& out, int64_t y, int64_t x, Run run) {
   for (int64_t k = 0; k < w.height; ++k) {
     const int64_t down = y + w.pad_y - k, row = down / w.stride_y;
     if (down < 0 || down % w.stride_y != 0 || row >= out.height) continue;
@@ -67,9 +67,9 @@ BAT_HD void seeing(const Window& w, const Map& out, int64_t y, int64_t x, Run ru
   }
 }
 
-// J of the `columns` of one pixel: to[j] = or += bias[j] + what `runs` adds up. `from` has `depth` channels; `weight`
+// J of the `columns` of one pixel: to[j] = or += bias[j] + the sum over `runs`. `from` has `depth` channels; `weight`
 // begins at the first of the columns.
-template <Way way, typename T, int J, typename Runs>
+template <Pass pass, typename T, int J, typename Runs>
 BAT_HD void window_tile(const T* from, int64_t depth, const T* weight, int64_t row, const T* bias, int64_t columns,
                         bool add, T* to, Runs runs) {
   T acc[J][kImageLanes];
@@ -79,23 +79,24 @@ BAT_HD void window_tile(const T* from, int64_t depth, const T* weight, int64_t r
     }
   }
   runs([&](int64_t pixel, int64_t place, int64_t count) BAT_INLINE {
-    const int64_t skipped = place * (way == Way::kAhead ? depth : columns);
-    add_run<way, T, J>(from + pixel * depth * kImageLanes, weight + skipped, row, count * depth, acc);
+    const int64_t skipped = place * (pass == Pass::kForward ? depth : columns);
+    add_run<pass, T, J>(from + pixel * depth * kImageLanes, weight + skipped, row, count * depth, acc);
   });
   for (int j = 0; j < J; ++j) {
     for (int lane = 0; lane < kImageLanes; ++lane) to[j * kImageLanes + lane] = acc[j][lane];
   }
 }
 
-// All columns of one pixel, in tiles of 5 to 8 where there are so many: the sums of a tile hide each other's latency.
-template <Way way, typename T, typename Runs>
+// All columns of one pixel, in tiles of 5 to 8 where there are so many: the independent accumulators of a tile hide the
+// latency of a multiply-add.
+template <Pass pass, typename T, typename Runs>
 BAT_HD void window_pixel(const T* from, int64_t depth, const T* weight, int64_t row, const T* bias, int64_t columns,
                          bool add, T* to, Runs runs) {
   for (int64_t c = 0; c < columns;) {
     const int64_t tiles = (columns - c + 7) / 8, size = (columns - c + tiles - 1) / tiles;
     const auto tile = [&]<int J>() BAT_INLINE {
-      window_tile<way, T, J>(from, depth, weight + c * (way == Way::kAhead ? row : 1), row,
-                             bias == nullptr ? nullptr : bias + c, columns, add, to + c * kImageLanes, runs);
+      window_tile<pass, T, J>(from, depth, weight + c * (pass == Pass::kForward ? row : 1), row,
+                              bias == nullptr ? nullptr : bias + c, columns, add, to + c * kImageLanes, runs);
     };
     switch (size) {
       case 8:
@@ -126,21 +127,22 @@ BAT_HD void window_pixel(const T* from, int64_t depth, const T* weight, int64_t 
   }
 }
 
-// The map `to` of the windows of `from`; bias [out channels] or null.
+// Forward: to = convolution(from) + bias; bias [out channels] or null.
 template <typename T>
 BAT_CLONES void window_cpu(const Window& w, const Map& in, const Map& out, const T* from, const T* weight,
                            const T* bias, T* to) {
   const int64_t row = w.height * w.width * in.channels;
   for (int64_t y = 0, pixel = 0; y < out.height; ++y) {
     for (int64_t x = 0; x < out.width; ++x, ++pixel) {
-      window_pixel<Way::kAhead>(from, in.channels, weight, row, bias, out.channels, false,
-                                to + pixel * out.channels * kImageLanes,
-                                [&](auto run) BAT_INLINE { seen_from(w, in, y, x, run); });
+      window_pixel<Pass::kForward>(from, in.channels, weight, row, bias, out.channels, false,
+                                   to + pixel * out.channels * kImageLanes,
+                                   [&](auto run) BAT_INLINE { covered_by(w, in, y, x, run); });
     }
   }
 }
 
-// Back: `to`, the gradient at `in`, is or gets added what arrives from `from`, that at `out`.
+// Backward: `to`, the gradient at the input, is set to or incremented by the adjoint of `from`, the gradient at the
+// output.
 template <typename T>
 BAT_CLONES void window_backward_cpu(const Window& w, const Map& in, const Map& out, const T* from, const T* weight,
                                     bool add, T* to) {
@@ -148,9 +150,9 @@ BAT_CLONES void window_backward_cpu(const Window& w, const Map& in, const Map& o
   const T* none = nullptr;
   for (int64_t y = 0, pixel = 0; y < in.height; ++y) {
     for (int64_t x = 0; x < in.width; ++x, ++pixel) {
-      window_pixel<Way::kBack>(from, out.channels, weight, row, none, in.channels, add,
-                               to + pixel * in.channels * kImageLanes,
-                               [&](auto run) BAT_INLINE { seeing(w, out, y, x, run); });
+      window_pixel<Pass::kBackward>(from, out.channels, weight, row, none, in.channels, add,
+                                    to + pixel * in.channels * kImageLanes,
+                                    [&](auto run) BAT_INLINE { covering(w, out, y, x, run); });
     }
   }
 }

@@ -19,30 +19,23 @@ void over_channels(const Tensor& t, const F& f) {
   });
 }
 
-// Calls f(value) with the stored type of `t`, of those that the device has kernels for.
-template <typename F>
-void with_type(const Tensor& t, F f) {
-  const ScalarType type = t.scalar_type();
-#if defined(BAT_FAST_CUDA)
-  if (t.is_cuda() && type == ScalarType::Half) return f(half_bits{});
-#endif
-  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float || type == ScalarType::BFloat16,
-                  "bat_fast: affine takes floating point alone");
-  if (type == ScalarType::BFloat16) return f(bfloat_bits{});
-  type == ScalarType::Double ? f(double{}) : f(float{});
-}
 // float16 on a CPU passes through float32: GCC makes a call for each element of a loop over _Float16.
+constexpr Types<float, double, bfloat_bits> kOnCpu;
+constexpr Types<float, double, half_bits, bfloat_bits> kOnCuda;
 bool is_half_on_cpu(const Tensor& t) { return t.is_cpu() && t.scalar_type() == ScalarType::Half; }
 
+void check_floating(const Tensor& t) {
+  STD_TORCH_CHECK(with_type(t, kOnCuda, [](auto) {}), "bat_fast: affine takes floating point alone");
+}
 template <typename C>
 const C* constants(const Tensor& t) {
-  STD_TORCH_CHECK(t.scalar_type() == (sizeof(C) == 8 ? ScalarType::Double : ScalarType::Float),
+  STD_TORCH_CHECK(t.scalar_type() == stored_as(C{}),
                   "bat_fast: affine takes constants in the type that it computes in");
   return pointer<C>(t);
 }
-template <typename T>
-const T* pointer_or_null(const std::optional<Tensor>& t) {
-  return t ? pointer<T>(*t) : nullptr;
+template <typename C>
+const C* constants_or_null(const std::optional<Tensor>& t) {
+  return t ? constants<C>(*t) : nullptr;
 }
 std::optional<Tensor> widened(const std::optional<Tensor>& t) {
   return t ? std::optional(bat_fast::widened(*t)) : std::nullopt;
@@ -56,21 +49,23 @@ Tensor affine(const Tensor& x_, const Tensor& scale, const Tensor& shift, bool r
   Tensor out = new_like(x_);
   const Tensor x = with_layout_of(x_, out);
   if (x.numel() == 0) return out;
-  with_type(x, [&](auto type) {
-    using T = decltype(type);
-    using C = compute_t<T>;
-#if defined(BAT_FAST_CUDA)
-    if (x.is_cuda()) {
-      const OnDevice device(x);
-      affine_cuda(pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), x.numel(), channels_of(x),
-                  relu, device.stream());
-      return;
-    }
-#endif
-    with_constant(relu, [&](auto flag) {
-      over_channels(x, Affine{pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), flag});
-    });
-  });
+  check_floating(x);
+  on_device(
+      x,
+      [&](auto type) {
+        using T = decltype(type);
+        using C = compute_t<T>;
+        with_constant(relu, [&](auto flag) {
+          over_channels(x, Affine{pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), flag});
+        });
+      },
+      [&](auto type, void* stream) {
+        using T = decltype(type);
+        using C = compute_t<T>;
+        affine_cuda(pointer<T>(x), constants<C>(scale), constants<C>(shift), pointer<T>(out), x.numel(), channels_of(x),
+                    relu, stream);
+      },
+      kOnCpu, kOnCuda);
   return out;
 }
 BAT_REGISTER(affine, affine)
@@ -87,26 +82,27 @@ void affine_grad_(Tensor grad_, const std::optional<Tensor>& y_, const std::opti
   const bool dense = is_dense(grad_);
   Tensor grad = dense ? grad_ : packed(grad_);
   const auto y = laid_out(y_, grad), other = laid_out(other_, grad);
-  with_type(grad, [&](auto type) {
-    using T = decltype(type);
-    using C = compute_t<T>;
-    T* g = pointer<T>(grad);
-    const T *at = pointer_or_null<T>(y), *rest = pointer_or_null<T>(other);
-    const C* factor = scale ? constants<C>(*scale) : nullptr;
-#if defined(BAT_FAST_CUDA)
-    if (grad.is_cuda()) {
-      const OnDevice device(grad);
-      affine_grad_cuda(g, at, factor, rest, grad.numel(), channels_of(grad), device.stream());
-      return;
-    }
-#endif
-    with_constant(y.has_value(), [&](auto relu) {
-      with_constant(scale.has_value(), [&](auto scaled) {
-        with_constant(other.has_value(),
-                      [&](auto more) { over_channels(grad, AffineGrad{g, at, factor, rest, relu, scaled, more}); });
-      });
-    });
-  });
+  check_floating(grad);
+  on_device(
+      grad,
+      [&](auto type) {
+        using T = decltype(type);
+        T* g = pointer<T>(grad);
+        const T *at = pointer_or_null<T>(y), *rest = pointer_or_null<T>(other);
+        const auto* factor = constants_or_null<compute_t<T>>(scale);
+        with_constant(y.has_value(), [&](auto relu) {
+          with_constant(scale.has_value(), [&](auto scaled) {
+            with_constant(other.has_value(),
+                          [&](auto more) { over_channels(grad, AffineGrad{g, at, factor, rest, relu, scaled, more}); });
+          });
+        });
+      },
+      [&](auto type, void* stream) {
+        using T = decltype(type);
+        affine_grad_cuda(pointer<T>(grad), pointer_or_null<T>(y), constants_or_null<compute_t<T>>(scale),
+                         pointer_or_null<T>(other), grad.numel(), channels_of(grad), stream);
+      },
+      kOnCpu, kOnCuda);
   if (!dense) torch::stable::copy_(grad_, grad);
 }
 BAT_REGISTER(affine_grad_, affine_grad_)

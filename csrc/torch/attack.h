@@ -6,17 +6,17 @@
 
 namespace bat_fast {
 
-inline AttackLoss attack_loss_of(const std::string& name) {
-  if (name == "margin") return AttackLoss::kMargin;
-  if (name == "dlr") return AttackLoss::kDlr;
-  return name == "kl" ? AttackLoss::kKl : AttackLoss::kCrossEntropy;
+inline RowLoss row_loss_of(const std::string& name) {
+  if (name == "margin") return RowLoss::kMargin;
+  if (name == "dlr") return RowLoss::kDlr;
+  return name == "kl" ? RowLoss::kKl : RowLoss::kCrossEntropy;
 }
 
 // The tensors are contiguous and outlive the result.
 template <typename T>
 Attack<T> attack_of(const std::string& loss, const std::optional<Tensor>& reference, const std::optional<Tensor>& soft,
                     double soft_weight, bool targeted, const std::optional<Tensor>& label) {
-  return {attack_loss_of(loss),
+  return {row_loss_of(loss),
           targeted,
           pointer_or_null<int64_t>(label),
           pointer_or_null<T>(reference),

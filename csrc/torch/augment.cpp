@@ -30,25 +30,25 @@ void crop_flip(Tensor out, const Tensor& images, const Tensor& index_, const Ten
                          flip};
   const bool channels_last = !out.is_contiguous();
   const int64_t samples = index.size(0);
-  const auto run = [&](auto type) {
-    using T = decltype(type);
-    T* to = pointer<T>(out);
-    with_channels(set.channels, [&](auto channels) {
-      torch::stable::parallel_for(0, samples, row_grain(set.pixels()), [&](int64_t begin, int64_t end) {
-        std::vector<uint8_t> line(static_cast<size_t>(set.width * set.channels));
-        crop_flip_cpu<channels()>(set, pointer<int64_t>(index), pointer<int64_t>(ids), to, channels_last, rule,
-                                  line.data(), begin, end);
-      });
-    });
-  };
-  if (out.is_cpu()) return out.element_size() == 2 ? with_16bit_type(out, run) : run(float{});
   on_device(
-      out, [](auto) {},
+      out,
+      [&](auto type) {
+        using T = decltype(type);
+        T* to = pointer<T>(out);
+        with_channels(set.channels, [&](auto channels) {
+          torch::stable::parallel_for(0, samples, row_grain(set.pixels()), [&](int64_t begin, int64_t end) {
+            std::vector<uint8_t> line(static_cast<size_t>(set.width * set.channels));
+            crop_flip_cpu<channels()>(set, pointer<int64_t>(index), pointer<int64_t>(ids), to, channels_last, rule,
+                                      line.data(), begin, end);
+          });
+        });
+      },
       [&](auto type, void* stream) {
         using T = decltype(type);
         crop_flip_cuda(set, pointer<int64_t>(index), pointer<int64_t>(ids), samples, pointer<T>(out), channels_last,
                        rule, stream);
-      });
+      },
+      CudaTypes{});  // a batch in 16 bits is written as such on a CPU too
 }
 BAT_REGISTER(crop_flip, crop_flip)
 

@@ -7,13 +7,13 @@ namespace bat_fast {
 namespace {
 
 constexpr int64_t kFields = 22;
-static_assert(sizeof(Layer) == kFields * sizeof(int64_t));
+static_assert(sizeof(PlanLayer) == kFields * sizeof(int64_t));
 
 bool within(int64_t begin, int64_t size, int64_t end) { return begin >= 0 && size >= 0 && begin <= end - size; }
 
 // Every layer reads and writes what is there.
-bool fits(const Layer& a, int64_t values, int64_t weights) {
-  const Map &in = a.in, &out = a.out;
+bool fits(const PlanLayer& a, int64_t values, int64_t weights) {
+  const Map &in = a.into, &out = a.out;
   const bool window = a.kind == LayerKind::kWindow, pool = a.kind == LayerKind::kMaxPool;
   for (const int64_t size : {in.height, in.width, in.channels, out.height, out.width, out.channels}) {
     if (size < 1 || size > values) return false;
@@ -39,24 +39,24 @@ template <typename T>
 Network<T> network(const Tensor& plan, const Tensor& weights, const Tensor& x, int64_t classes) {
   STD_TORCH_CHECK(plan.dim() == 2 && plan.size(0) > 0 && plan.size(1) == kFields, "plan must be [layers, ", kFields,
                   "]");
-  Network<T> net{reinterpret_cast<const Layer*>(pointer<int64_t>(plan)),
+  Network<T> net{reinterpret_cast<const PlanLayer*>(pointer<int64_t>(plan)),
                  plan.size(0),
                  pointer<T>(weights),
                  {x.size(2), x.size(3), x.size(1)},
                  0};
   for (int64_t i = 0; i < net.count; ++i) {
-    const Layer& a = net.layers[i];
+    const PlanLayer& a = net.layers[i];
     constexpr int64_t kMost = int64_t{1} << 28;  // no sum below overflows
     const bool sane = std::max({a.target, a.before, a.other, a.source}) < kMost &&
                       std::max({a.out.height, a.out.width, a.out.channels}) < (1 << 20) && a.out.size() < kMost;
     STD_TORCH_CHECK(sane, "plan: layer ", i, " is too large");
-    net.values = std::max({net.values, a.target + a.out.size(), a.before + a.out.size(), net.layers[0].in.size()});
+    net.values = std::max({net.values, a.target + a.out.size(), a.before + a.out.size(), net.layers[0].into.size()});
   }
   for (int64_t i = 0; i < net.count; ++i) {
     STD_TORCH_CHECK(fits(net.layers[i], net.values, weights.numel()), "plan: layer ", i,
                     " reads or writes outside of the values or the weights");
   }
-  const bool same = net.layers[0].source == 0 && net.layers[0].in.size() == net.images.size();
+  const bool same = net.layers[0].source == 0 && net.layers[0].into.size() == net.images.size();
   STD_TORCH_CHECK(same, "plan is for images of another size");
   STD_TORCH_CHECK(net.classes() == classes, "plan is for ", net.classes(), " classes");
   return net;

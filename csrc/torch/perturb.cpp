@@ -31,7 +31,7 @@ void linf_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step
   on_dense(adv, grad, clean, false, [&](Tensor& a, const Tensor& g, const Tensor& c) {
     // The gradient has the type of the images, or a 16-bit one.
     const auto with_grad_type = [&](auto type, auto run) {
-      g.element_size() == 2 ? with_16bit_type(g, run) : run(type);
+      if (!with_type(g, Types<half_bits, bfloat_bits>{}, run)) run(type);
     };
     on_device(
         a,
@@ -59,7 +59,7 @@ void l2_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step_s
   const int64_t samples = adv.dim() ? adv.size(0) : 1, pixels = samples ? adv.numel() / samples : 0;
   on_dense(adv, grad, clean, true, [&](Tensor& a, const Tensor& g, const Tensor& c) {
     const auto with_grad_type = [&](auto type, auto run) {
-      g.element_size() == 2 ? with_16bit_type(g, run) : run(type);
+      if (!with_type(g, Types<half_bits, bfloat_bits>{}, run)) run(type);
     };
     on_device(
         a,

@@ -26,10 +26,6 @@ void over_rows(const Tensor& logits, F f) {
 inline std::optional<Tensor> packed(const std::optional<Tensor>& t) {
   return t.has_value() ? std::optional<Tensor>(packed(*t)) : std::nullopt;
 }
-template <typename T>
-const T* pointer_or_null(const std::optional<Tensor>& t) {
-  return t.has_value() ? pointer<T>(*t) : nullptr;
-}
 
 // out = a b by torch's matrix product; `out` may be a part of a larger matrix.
 inline void multiply(const Tensor& a, const Tensor& b, Tensor& out) {

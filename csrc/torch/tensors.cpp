@@ -1,4 +1,6 @@
-// What bind.h promises of tensors: layouts, and new ones.
+// What tensors.h promises: layouts, and new tensors.
+#include "tensors.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -7,8 +9,6 @@
 #include <array>
 #include <cstdint>
 #include <numeric>
-
-#include "bind.h"
 
 namespace bat_fast {
 

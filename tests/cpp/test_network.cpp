@@ -6,13 +6,13 @@ using namespace bat_fast;
 
 int64_t integer(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator()); }
 
-// A convolution, the largest of windows of 2x1, and a linear layer. What lies behind the arrays is a sanitizer's.
+// A convolution, max pooling with windows of 2x1, and a linear layer, in arrays of exact size for the sanitizers.
 template <typename T>
 struct Case {
   int64_t rows = integer(1, 35), classes = integer(1, 12);
   Map images{integer(1, 7), integer(1, 7), integer(1, 4)}, maps{}, pooled{};
   Window window{}, pool{};
-  Array<Layer> layers{3};
+  Array<PlanLayer> layers{3};
   Array<T> x{0}, weights{0};
   Network<T> net{};
 
@@ -91,16 +91,16 @@ void check(double tolerance) {
   // The network is linear around x: without biases <grad, logits> = <grad_x, x>.
   for (int64_t out = 0; out < c.maps.channels; ++out) c.weights[c.layers[0].bias + out] = T(0);
   network_gradient_cpu<T>(c.net, c.as_images(x), grad.data(), logits.data(), c.as_images(grad_x.data()), 0, c.chunks());
-  double ahead = 0, back = 0, size = 0;
-  for (int64_t i = 0; i < logits.size(); ++i) ahead += grad[i] * logits[i], size += std::abs(grad[i] * logits[i]);
-  for (int64_t i = 0; i < c.x.size(); ++i) back += grad_x[i] * c.x[i];
-  expect_close("adjoint", 0, (back - ahead) / (size + 1), 0, 10 * tolerance);
+  double forward = 0, backward = 0, size = 0;
+  for (int64_t i = 0; i < logits.size(); ++i) forward += grad[i] * logits[i], size += std::abs(grad[i] * logits[i]);
+  for (int64_t i = 0; i < c.x.size(); ++i) backward += grad_x[i] * c.x[i];
+  expect_close("adjoint", 0, (backward - forward) / (size + 1), 0, 10 * tolerance);
 
   Array<T> adv(c.x, integer(0, 3));
   const auto target = random_array<double>(c.rows, [&](int64_t) { return integer(0, c.classes - 1); });
   Array<int64_t> labels(c.rows);
   for (int64_t n = 0; n < c.rows; ++n) labels[n] = static_cast<int64_t>(target[n]);
-  const Attack<T> loss = {AttackLoss::kCrossEntropy, false, nullptr, nullptr, nullptr, T(0)};
+  const Attack<T> loss = {RowLoss::kCrossEntropy, false, nullptr, nullptr, nullptr, T(0)};
   const bool l2 = integer(0, 1) == 1;
   const Climb<T> how = {labels.data(), loss, {T(0.03), T(0.05), T(0.1), T(0.9)}, l2, 3};
   network_attack_cpu<T>(c.net, c.as_images(adv.data()), c.as_images(x), how, 0, c.chunks());

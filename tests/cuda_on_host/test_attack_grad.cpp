@@ -5,16 +5,16 @@
 using namespace bat_fast;
 
 template <typename T>
-void check_attack(const Batch<T>& b, AttackLoss loss, bool targeted, bool with_soft) {
+void check_attack(const Batch<T>& b, RowLoss loss, bool targeted, bool with_soft) {
   const auto reference = random_array<T>(b.z.size(), [](int64_t) { return 2 * normal(); });
   const auto soft = random_array<T>(b.z.size(), [](int64_t) { return uniform(); });
   const auto wide_reference = widened<double>(reference), wide_soft = widened<double>(soft);
   Array<int64_t> label(b.rows);
   for (int64_t n = 0; n < b.rows; ++n) label[n] = (n + 1) % b.classes;
-  const bool is_kl = loss == AttackLoss::kKl;
+  const bool is_kl = loss == RowLoss::kKl;
   const Attack<T> attack = {loss,
                             targeted,
-                            loss == AttackLoss::kDlr ? label.data() : nullptr,
+                            loss == RowLoss::kDlr ? label.data() : nullptr,
                             is_kl ? reference.data() : nullptr,
                             with_soft ? soft.data() : nullptr,
                             with_soft ? 3.0f : 0.0f};
@@ -31,7 +31,7 @@ void check_attack(const Batch<T>& b, AttackLoss loss, bool targeted, bool with_s
   attack_grad_cuda(b.in(), attack, grad.data(), per_sample.data(), &error, nullptr);
   attack_grad_cpu(b.wide_in(), wide_attack, want_grad.data(), want.data(), 0, b.rows);
   // A row of few classes can lack the denominator of DLR: float32 and float64 then differ by rounding over 1e-12.
-  const bool wild = loss == AttackLoss::kDlr && b.classes < 5;
+  const bool wild = loss == RowLoss::kDlr && b.classes < 5;
   for (int64_t n = 0; n < b.rows; ++n) expect(std::isnan(per_sample[n]) == std::isnan(want[n]), "NaN", n);
   if (!wild) {
     expect_all_close("attack", per_sample, want, kSummed);
@@ -43,13 +43,13 @@ void check_attack(const Batch<T>& b, AttackLoss loss, bool targeted, bool with_s
 int main() {
   on_rows([](auto type, int64_t rows, int64_t classes) {
     Batch<decltype(type)> b(rows, classes, 3.0);
-    check_attack(b, AttackLoss::kCrossEntropy, true, false);
-    check_attack(b, AttackLoss::kKl, false, true);
-    check_attack(b, AttackLoss::kMargin, true, false);
-    check_attack(b, AttackLoss::kDlr, true, false);
-    check_attack(b, AttackLoss::kDlr, false, false);
+    check_attack(b, RowLoss::kCrossEntropy, true, false);
+    check_attack(b, RowLoss::kKl, false, true);
+    check_attack(b, RowLoss::kMargin, true, false);
+    check_attack(b, RowLoss::kDlr, true, false);
+    check_attack(b, RowLoss::kDlr, false, false);
     b.spoil_labels();
-    check_attack(b, AttackLoss::kCrossEntropy, false, true);
+    check_attack(b, RowLoss::kCrossEntropy, false, true);
   });
   return finish();
 }

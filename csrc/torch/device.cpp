@@ -1,6 +1,7 @@
-// What bind.h promises of devices: streams and error reports.
-#include "bind.h"
-#include "kernels/row_loss.h"
+// What device.h promises: streams and error reports.
+#include "device.h"
+
+#include "kernels/softmax.h"
 
 #if defined(BAT_FAST_CUDA)
 #include <cuda_runtime.h>
