@@ -125,6 +125,13 @@ def test_there_is_one_pgd_loop():
     assert using(r"\.gradient\(") == ["attacks/pgd.py"]
 
 
+def test_the_map_of_the_engines_names_every_file():
+    engine = PACKAGE / "attacks" / "engine"
+    page = ast.get_docstring(ast.parse((engine / "__init__.py").read_text()))
+    named = re.findall(r"\b[a-z_]+\.py\b", page)
+    assert {*named, "__init__.py"} == {path.name for path in engine.glob("*.py")}
+
+
 def test_attacks_know_the_engine_but_no_kind_of_network():
     for path in (PACKAGE / "attacks").glob("*.py"):
         names = {name for name in imports(path) if name.startswith("bat_fast.attacks.engine.")}
