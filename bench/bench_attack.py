@@ -5,13 +5,10 @@
     python bench/bench_attack.py --compile              also by hand with torch.compile, in its fastest
                                                         precision alone, as that is slow to start
 
-"backward style": loss.backward() in every step, as repositories have it. "torchattacks style": gradients of
-the input alone, the update in plain PyTorch, as that library has it. "hand": batch norm folded into the
-convolutions where a library function does it, channels_last, the whole network cast once, gradients of the
-input alone; the best that public PyTorch gives without other tools. "compiled": that under torch.compile with
-mode="reduce-overhead", on a GPU CUDA graphs; left out, with the reason, where it fails. All attack the same
-network in eval mode from the same start. Prints medians and quartiles of interleaved calls, and the loss that
-each attack reaches: a difference of more than 1 % of what the attack gains is marked, and says that the
+The styles are those of `by_hand.py`: "backward" is "repository" there. "compiled": "hand" under torch.compile
+with mode="reduce-overhead", on a GPU CUDA graphs; left out, with the reason, where it fails. All attack the
+same network in eval mode from the same start. Prints medians and quartiles of interleaved calls, and the loss
+that each attack reaches: a difference of more than 1 % of what the attack gains is marked, and says that the
 speeds do not compare.
 """
 
@@ -19,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from by_hand import STEPS, compiled, folded, hand_pgd, repository_pgd, torchattacks_pgd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +30,7 @@ from bat_fast import PGD, models, ops
 from bat_fast.measure.timing import Timing, interleaved, machine
 from bat_fast.train.allocator import keep_freed_memory
 
-EPS, STEPS = 8 / 255, 10
+EPS = 8 / 255
 
 
 def mlp() -> nn.Module:
@@ -62,67 +59,9 @@ def start(x: Tensor) -> Tensor:
     return ops.random_start(x, eps=EPS, seed=0, draw=0)
 
 
-def backward_style(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    adv = start(x)
-    for _ in range(STEPS):
-        adv = adv.detach().requires_grad_()
-        F.cross_entropy(model(adv), y).backward()
-        adv = adv + EPS / 4 * adv.grad.sign()
-        adv = torch.min(torch.max(adv, x - EPS), x + EPS).clamp(0, 1)
-    return adv.detach()
-
-
-def torchattacks_style(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    adv = start(x)
-    for _ in range(STEPS):
-        adv.requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(model(adv), y), adv)
-        adv = adv.detach() + EPS / 4 * grad.sign()
-        adv = (x + torch.clamp(adv - x, min=-EPS, max=EPS)).clamp(0, 1).detach()
-    return adv
-
-
-def folded(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy with batch norm folded where torch's own functions find it, frozen and cast."""
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
-    for parent in copied.modules():
-        names = list(parent._modules)
-        for first, second in itertools.pairwise(names):
-            conv, norm = parent._modules[first], parent._modules[second]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                parent._modules[first] = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
-                parent._modules[second] = nn.Identity()
-    return copied.to(dtype=dtype, memory_format=torch.channels_last)
-
-
-def compiled_by_hand(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    fast = torch.compile(model, mode="reduce-overhead")
-
-    def forward(x: Tensor) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()  # the results of the step before may be overwritten
-        return fast(x)
-
-    return forward
-
-
-def hand(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-    return climbed_by_hand(model, start(x), x, y, dtype, EPS)
-
-
-def climbed_by_hand(
-    model: Callable[[Tensor], Tensor], adv: Tensor, x: Tensor, y: Tensor, dtype: torch.dtype, eps: float
-) -> Tensor:
-    """``adv`` after all steps, of a quarter of the radius ``eps``."""
-    low, high = (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)
-    for _ in range(STEPS):
-        leaf = adv.to(dtype, copy=True).requires_grad_()
-        loss = F.cross_entropy(model(leaf).float(), y, reduction="sum")
-        (grad,) = torch.autograd.grad(loss, leaf)
-        torch.clamp(adv.add_(grad.sign_().to(adv.dtype), alpha=eps / 4), low, high, out=adv)
-    return adv
-
-
-def variants(name: str, device: str, compiled: bool) -> tuple[nn.Module, Tensor, Tensor, dict[str, Callable]]:
+def variants(
+    name: str, device: str, with_compiled: bool
+) -> tuple[nn.Module, Tensor, Tensor, dict[str, Callable]]:
     """The model, a batch, and the attacks by name."""
     make, shape = SHAPES[name]
     torch.manual_seed(0)
@@ -134,16 +73,16 @@ def variants(name: str, device: str, compiled: bool) -> tuple[nn.Module, Tensor,
     model.eval()
     twin, last = copy.deepcopy(model), x.to(memory_format=torch.channels_last)
     calls: dict[str, Callable] = {
-        "backward style": lambda: backward_style(copy_of, x, y),
-        "torchattacks style": lambda: torchattacks_style(model, x, y),
+        "backward style": lambda: repository_pgd(copy_of, x, y, EPS, start(x)),
+        "torchattacks style": lambda: torchattacks_pgd(model, x, y, EPS, start(x)),
     }
     copy_of = copy.deepcopy(model)
     for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))[: 1 if name in TINY else 2]:
         by_hand = folded(model, dtype)
-        calls[f"hand {label}"] = lambda m=by_hand, d=dtype: hand(m, last, y, d)
-    if compiled:
-        fast = compiled_by_hand(by_hand)
-        calls[f"hand {label} compiled"] = lambda m=fast, d=dtype: hand(m, last, y, d)
+        calls[f"hand {label}"] = lambda m=by_hand, d=dtype: hand_pgd(m, last, y, EPS, d, start(last))
+    if with_compiled:
+        fast = compiled(by_hand)
+        calls[f"hand {label} compiled"] = lambda d=dtype: hand_pgd(fast, last, y, EPS, d, start(last))
     twin = twin.to(memory_format=torch.channels_last)
     for engine in ("eager", "frozen", *(("graph",) if device == "cuda" else ())):
         for precision in (None, "bf16")[: 1 if name in TINY else 2]:
@@ -157,8 +96,8 @@ def reached(model: nn.Module, adv: Tensor, y: Tensor) -> float:
     return float(F.cross_entropy(model(adv), y))
 
 
-def compare(name: str, device: str, seconds: float, compiled: bool) -> dict[str, Any]:
-    model, x, y, calls = variants(name, device, compiled)
+def compare(name: str, device: str, seconds: float, with_compiled: bool) -> dict[str, Any]:
+    model, x, y, calls = variants(name, device, with_compiled)
     losses, failed = {}, {}
     for label, call in list(calls.items()):
         try:

@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fast_step import FastStep
 from torch import Tensor
 
-from bat_fast import PGD, Batch, data, methods, models
+from bat_fast import data, models
 from bat_fast.data.cache import FOLDER
 from bat_fast.data.generate import write_tiny_imagenet
 from bat_fast.data.loaders.dali import missing
@@ -198,16 +199,12 @@ def stalls(made: dict[str, tuple[Any, int]], device: str, steps: int, rounds: in
     """Train with every loader in turns, ``steps`` steps at a time."""
     model = models.create("small_cnn", num_classes=200).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    method, attack = methods.create("bat"), PGD(model, eps=8 / 255, step_size=2 / 255, steps=10)
+    fast_step = FastStep(model, optimizer, eps=8 / 255)
     y = torch.randint(0, 200, (BATCH,), device=device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def train(x: Tensor) -> None:
-        batch = Batch(x, y[: len(x)], torch.arange(len(x), device=device))
-        x_adv = attack(x, batch.y, objective=method.attack_loss(model, batch, 0))
-        optimizer.zero_grad(set_to_none=True)
-        method(model, batch, x_adv, 0).total.backward()
-        optimizer.step()
+        fast_step(x, y[: len(x)])
         wait()
 
     fixed = torch.rand((BATCH, 3, 64, 64), device=device)

@@ -4,13 +4,13 @@
     python bench/bench_ops.py --no-compile --only step --json ops.json
     pytest bench/bench_ops.py --benchmark-enable      the same cases under pytest-benchmark
 
-The variants of a row run in turns in one process. Before anything is timed, each is compared with the
-operator in float64 on the same inputs; where one differs no number is printed for the row, and the exit
-status is 1. The floor of a kernel limited by memory is the fastest of torch's copy and triad over as many
-bytes as it has to move; that of `discrimination_loss` is its two matrix products. Where the operator is
-differentiated, an autograd.Function that computes nothing is part of the floor. "best" is an expert's
-in-place code, for a loss with its gradient written by hand, without autograd. The eager column of
-`holistic_weights` is a conic solver, as published, where cvxpy is installed.
+The cases are those of `bench/operators`. The variants of a row run in turns in one process. Before anything
+is timed, each is compared with the operator in float64 on the same inputs; where one differs no number is
+printed for the row, and the exit status is 1. The floor of a kernel limited by memory is the fastest of
+torch's copy and triad over as many bytes as it has to move; that of `discrimination_loss` is its two matrix
+products. Where the operator is differentiated, an autograd.Function that computes nothing is part of the
+floor. "best" is an expert's in-place code, for a loss with its gradient written by hand, without autograd.
+The eager column of `holistic_weights` is a conic solver, as published, where cvxpy is installed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import Case, Scene, Work
+from operators import Case, Inputs, Work, modules, tensors
 from torch import Tensor
 
 import bat_fast
@@ -37,75 +37,9 @@ COLUMNS = ("native", "eager", "best", "compiled", "floor")
 
 
 def cases(device: str = "cpu") -> Iterator[Case]:
-    """Every operator that is there, at the sizes of its targets."""
-    kernels = {"kl_loss": "pair_loss", "mart_loss": "pair_loss", "holistic_weights": "holistic_loss"}
-    for operator, size, reach, compiles, make in _everything(Scene(device), device == "cuda"):
-        if hasattr(ops, operator):
-            tolerance = 5e-3 if size.endswith("bfloat16") else 1e-5
-            yield Case(operator, kernels.get(operator, operator), size, make, reach, compiles, tolerance)
-
-
-def _everything(scene: Scene, gpu: bool) -> Iterator[tuple[Any, ...]]:
-    wide, rows = ({"floor": 0.85}, {"floor": 0.6}) if gpu else ({"floor": 1 / 1.15}, {})
-    shapes = (
-        [(128, 3, 64, 64), (512, 3, 64, 64)]
-        if gpu
-        else [(128, 3, 32, 32), (128, 3, 64, 64), (64, 3, 224, 224)]
-    )
-    for shape in shapes:
-        size = "x".join(map(str, shape))
-        at = wide if shape == shapes[-1] or not gpu else {}
-        yield "linf_step_", size, at, True, partial(scene.step, "linf", *shape)
-        if shape != (64, 3, 224, 224):
-            yield "l2_step_", size, at if gpu else {}, False, partial(scene.step, "l2", *shape)
-            yield "random_start", size, at if gpu else {}, False, partial(scene.start, *shape)
-    for n, classes in [(128, 10), (128, 200), (4096, 1000)]:
-        reach = {(128, 200): {"best": 6.0, "compiled": 2.0}, (4096, 1000): {"best": 7.0, "compiled": 4.0}}
-        for name in ("attack_grad", "bat_loss", "kl_loss", "mart_loss", "soft_target_loss"):
-            at = {} if gpu or name != "bat_loss" else reach.get((n, classes), {})
-            at = rows if gpu and n == 4096 else at
-            compiles = name in ("attack_grad", "bat_loss") or (
-                n == 128 and classes == 200 and name != "mart_loss"
-            )
-            yield name, f"{n}x{classes}", at, compiles, partial(scene.rows, name, n, classes)
-    for n, at in ((128, {"eager": 4.0, "compiled": 2.3}), (1024, {"eager": 2.3, "compiled": 1.7})):
-        yield (
-            "discrimination_loss",
-            f"{n}x512",
-            {} if gpu else at,
-            True,
-            partial(scene.discrimination, n, 512),
-        )
-    for form, n, times in (("hr", 128, 80), ("hr", 1024, 100), ("hd", 128, 500), ("hd", 1024, 2000)):
-        at = {"us": 60.0} if gpu and n == 1024 else {} if gpu else {"eager": float(times)}
-        yield "holistic_weights", f"{form} {n}", at, False, partial(scene.holistic, form, n)
-    for n, classes in [(128, 200), (4096, 1000)]:
-        yield (
-            "ensemble_targets_",
-            f"{n}x{classes}",
-            rows if n == 4096 else {},
-            False,
-            partial(scene.ensemble, 20000, n, classes),
-        )
-    for name in ("smooth_relu", "softplus"):
-        shape = (512, 64, 32, 32) if gpu else (32, 64, 32, 32)
-        yield (
-            name,
-            "x".join(map(str, shape)),
-            wide if gpu else {},
-            True,
-            partial(scene.activation, name, *shape),
-        )
-    for dtype in (torch.float32, torch.bfloat16):
-        shape = (512, 64, 32, 32) if gpu else (32, 64, 32, 32)
-        size = f"{'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
-        yield "affine", size, wide if gpu else {}, True, partial(scene.affine, dtype, *shape)
-    n = 512 if gpu else 128
-    yield "crop_flip", f"{n}x64x64", wide if gpu else {"best": 3.0}, False, partial(scene.crop, 4096, n, 64)
-
-
-def tensors(result: Any) -> list[Tensor]:
-    return [result.clone()] if isinstance(result, Tensor) else [t.clone() for t in result]
+    """Every operator at the sizes of its targets."""
+    for module in modules():
+        yield from module.cases(Inputs(device))
 
 
 def wrong(work: Work, variants: dict[str, Callable[[], Any]], tolerance: float) -> list[str]:
@@ -167,7 +101,7 @@ def measure(case: Case, device: str, seconds: float, compiled: bool) -> dict[str
         best = work.best
         variants["compiled"] = partial(torch.compile(best.func, dynamic=False), *best.args, **best.keywords)
     row: dict[str, Any] = {"operator": case.operator, "size": case.size, "bytes": work.bytes_moved}
-    row["native"] = ops.is_native(case.kernel, device)
+    row["native"] = ops.is_native(case.kernel or case.operator, device)
     if errors := wrong(work, variants, case.tolerance):
         return row | {"wrong": errors}
     floors = floors_of(work, device)
@@ -188,7 +122,7 @@ def judged(case: Case, times: dict[str, Timing]) -> dict[str, Any]:
     reached = {
         c: ratios[c] / (1 / f if c == "us" else f) if c in ratios else None for c, f in case.reach.items()
     }
-    return {"ratios": ratios, "reach": case.reach, "reached": reached}
+    return {"ratios": ratios, "reach": dict(case.reach), "reached": reached}
 
 
 def text(row: dict[str, Any]) -> str:

@@ -5,10 +5,8 @@
     python bench/bench_step.py --resnet --batch_sizes 128 512
 
 All sides train the same network on the same images with PGD-10, the BAT weights and the discrimination
-loss. "repository": loss.backward() in every attack step, batch norm in train mode throughout, the losses in
-plain PyTorch. "torchattacks": input gradients alone, eval mode, the update in plain PyTorch, as that library
-has it. "hand": what an expert gets without other tools: a copy of the network with batch norm folded for
-every attack, input gradients alone, channels_last, bf16 for attack and weights where it pays, the same loss.
+loss, in the styles of `by_hand.py`: "repository" keeps batch norm in train mode throughout, "torchattacks"
+attacks in eval mode, "hand" folds the network anew for every attack and takes bf16 where that pays.
 Prints medians and quartiles of interleaved calls, and the ratios; TF32 is on for all sides on CUDA.
 """
 
@@ -22,107 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_attack import STEPS, climbed_by_hand, folded
+from by_hand import STEPS, folded, hand_pgd, hand_step, repository_pgd, repository_step, torchattacks_pgd
+from fast_step import FastStep
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from bat_fast import PGD, Batch, methods, models
+from bat_fast import models
 from bat_fast.measure.timing import interleaved, machine
 from bat_fast.train.allocator import keep_freed_memory
-from bat_fast.train.learner import Autocast
 
 EPS = 0.15
-ALPHA, BETA, TEMPERATURE = 1.0, 0.2, 0.1
 
 
-def repository_attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    adv = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
-    for _ in range(STEPS):
-        adv = adv.detach().requires_grad_()
-        F.cross_entropy(model(adv), y).backward()
-        adv = adv + EPS / 4 * adv.grad.sign()
-        adv = torch.min(torch.max(adv, x - EPS), x + EPS).clamp(0, 1)
-    return adv.detach()
-
-
-def torchattacks_attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    model.eval()
-    adv = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1).detach()
-    for _ in range(STEPS):
-        adv.requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(model(adv), y), adv)
-        adv = adv.detach() + EPS / 4 * grad.sign()
-        adv = (x + torch.clamp(adv - x, min=-EPS, max=EPS)).clamp(0, 1).detach()
+def torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The attack of a library, which leaves train mode for it."""
+    adv = torchattacks_pgd(model.eval(), x, y, EPS)
     model.train()
     return adv
-
-
-def repository_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
-    """One step of BAT in the style of published training scripts."""
-    model.train()
-    adv = repository_attack(model, x, y)
-    optimizer.zero_grad()
-    bat_by_hand(*model(adv, return_features=True), y).backward()
-    optimizer.step()
-
-
-def hand_attack(model: nn.Module, x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-    begin = torch.empty_like(x).uniform_(-EPS, EPS).add_(x).clamp_(0, 1)
-    return climbed_by_hand(folded(model, dtype), begin, x, y, dtype, EPS)
-
-
-def hand_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, dtype: torch.dtype
-) -> None:
-    adv = hand_attack(model, x, y, dtype)
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-        logits, features = model(adv, return_features=True)
-    bat_by_hand(logits.float(), features.float(), y).backward()
-    optimizer.step()
-
-
-def bat_by_hand(logits: Tensor, features: Tensor, y: Tensor) -> Tensor:
-    """The loss of BAT in plain PyTorch."""
-    p = F.softmax(logits.detach(), dim=1)
-    q = p.scatter(1, y[:, None], 0).max(dim=1).values
-    w = torch.where(p.argmax(1) != y, torch.exp(-ALPHA * q), torch.ones_like(q))
-    loss = (w * F.cross_entropy(logits, y, reduction="none")).sum() / w.sum()
-    h = F.normalize(features, dim=1)
-    similarity = h @ h.T / TEMPERATURE
-    self_pair = torch.eye(len(y), dtype=torch.bool, device=y.device)
-    positive = (y[:, None] == y[None, :]) & ~self_pair
-    log_p = similarity - similarity.masked_fill(self_pair, -torch.inf).logsumexp(1, keepdim=True)
-    per_anchor = -(log_p * positive).sum(1) / positive.sum(1).clamp_min(1)
-    return loss + BETA * per_anchor[positive.any(1)].mean()
-
-
-class FastStep:
-    """The step of `bat_fast.train`, without its bookkeeping.
-
-    ``precision`` is that of the attack; with ``both`` the weights learn in bf16 too (``optim.precision``).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        precision: str | None,
-        both: bool = False,
-        engine: str = "auto",
-    ) -> None:
-        self.model, self.optimizer = model.train(), optimizer
-        self.learner = Autocast(model) if both else model
-        self.attack = PGD(model, eps=EPS, step_size=EPS / 4, steps=STEPS, precision=precision, engine=engine)
-        self.method = methods.create("bat", alpha=ALPHA, beta=BETA, temperature=TEMPERATURE)
-
-    def __call__(self, x: Tensor, y: Tensor) -> None:
-        batch = Batch(x, y, torch.arange(len(x), device=x.device))
-        x_adv = self.attack(x, y, objective=self.method.attack_loss(self.model, batch, 0))
-        loss = self.method(self.learner, batch, x_adv, 0).total
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
 
 
 def sides(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, dict[str, Callable[[], Any]]]:
@@ -135,25 +48,27 @@ def sides(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, dict[str, Callabl
 
     repository, peer, images = copied(), copied()[0], x.to(memory_format=torch.channels_last)
     attack: dict[str, Callable[[], Any]] = {
-        "repository": lambda: repository_attack(repository[0], x, y),
-        "torchattacks": lambda: torchattacks_attack(peer, x, y),
+        "repository": lambda: repository_pgd(repository[0], x, y, EPS),
+        "torchattacks": lambda: torchattacks(peer, x, y),
     }
-    step: dict[str, Callable[[], Any]] = {"repository": lambda: repository_step(*repository, x, y)}
+    step: dict[str, Callable[[], Any]] = {"repository": lambda: repository_step(*repository, x, y, EPS)}
     # 16-bit convolutions repay themselves from a certain size on.
     wide = x[0].numel() >= 3 * 32 * 32
     expert, kind = copied(last=True), torch.bfloat16 if wide else torch.float32
-    attack["hand"] = lambda: hand_attack(expert[0], images, y, kind)
-    step["hand"] = lambda: hand_step(*expert, images, y, kind)
+    attack["hand"] = lambda: hand_pgd(folded(expert[0], kind), images, y, EPS, kind)
+    step["hand"] = lambda: hand_step(*expert, images, y, EPS, kind)
     for precision in (None, "bf16") if wide else (None,):
-        fast = FastStep(*copied(last=x.shape[1] > 1), precision)
+        fast = FastStep(*copied(last=x.shape[1] > 1), EPS, precision)
         name = f"bat_fast {precision or 'fp32'}"
         attack[name] = lambda fast=fast: fast.attack(images, y)
         step[name] = lambda fast=fast: fast(images, y)
         if precision:
-            learns = FastStep(*copied(last=True), precision, both=True)
+            learns = FastStep(*copied(last=True), EPS, precision, both=True)
             step["bat_fast bf16 x 2"] = lambda fast=learns: fast(images, y)
     if x.is_cuda:
-        graph = FastStep(*copied(last=x.shape[1] > 1), "bf16" if wide else None, both=wide, engine="graph")
+        graph = FastStep(
+            *copied(last=x.shape[1] > 1), EPS, "bf16" if wide else None, both=wide, engine="graph"
+        )
         attack["bat_fast graph"] = lambda: graph.attack(images, y)
         step["bat_fast graph"] = lambda: graph(images, y)
     return {"attack": attack, "step": step}

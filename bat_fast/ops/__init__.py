@@ -1,38 +1,20 @@
 """The operators: fused kernels on CPU and CUDA, each with a pure-PyTorch reference.
 
-`is_native` tells which of the two answers on a device.
+`is_native` tells which of the two answers on a device. A new operator is a new module of this package that
+names it in ``__all__``, and no list to edit; a module without ``__all__`` is for those who import it by name.
+Type checkers and editors do not run the loop below: they read ``__init__.pyi``, which
+``python tests/ops/test_stub.py`` writes.
 """
 
-from bat_fast._native import is_native
-from bat_fast.ops.activation import smooth_relu, softplus
-from bat_fast.ops.affine import affine, affine_grad_
-from bat_fast.ops.attack_grad import attack_grad
-from bat_fast.ops.augment import crop_flip
-from bat_fast.ops.discrimination import discrimination_loss
-from bat_fast.ops.holistic import holistic_loss, holistic_weights
-from bat_fast.ops.pair_loss import kl_loss, mart_loss
-from bat_fast.ops.perturb import l2_step_, linf_step_
-from bat_fast.ops.random_start import random_start
-from bat_fast.ops.row_loss import bat_loss, soft_target_loss
-from bat_fast.ops.soft_labels import ensemble_targets_
+import pkgutil
+from importlib import import_module
 
-__all__ = [
-    "affine",
-    "affine_grad_",
-    "attack_grad",
-    "bat_loss",
-    "crop_flip",
-    "discrimination_loss",
-    "ensemble_targets_",
-    "holistic_loss",
-    "holistic_weights",
-    "is_native",
-    "kl_loss",
-    "l2_step_",
-    "linf_step_",
-    "mart_loss",
-    "random_start",
-    "smooth_relu",
-    "soft_target_loss",
-    "softplus",
-]
+from bat_fast._native import is_native
+
+__all__ = ["is_native"]
+
+for _found in pkgutil.iter_modules(__path__):
+    _module = import_module(f"{__name__}.{_found.name}")
+    for _name in getattr(_module, "__all__", ()):
+        globals()[_name] = getattr(_module, _name)  # also where the module has the name of its function
+        __all__ += [_name]

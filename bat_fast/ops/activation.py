@@ -10,6 +10,8 @@ from torch import Tensor
 from bat_fast._checks import check_floating, check_number
 from bat_fast._native import differentiable, operator
 
+__all__ = ["smooth_relu", "softplus"]
+
 _LARGEST = 2.0**126  # beyond it b x has overflowed, and f(x) = x
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from bat_fast._checks import check_like
 from bat_fast._native import accumulator, differentiable, operator
 
+__all__ = ["affine", "affine_grad_"]
+
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 

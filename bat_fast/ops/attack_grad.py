@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from bat_fast._checks import attack_arguments, check_floating
 from bat_fast._native import accumulator, new_rows, operator, valid_labels
 
+__all__ = ["attack_grad"]
+
 
 def _fake(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return torch.empty_like(logits, memory_format=torch.contiguous_format), new_rows(logits)

@@ -8,6 +8,8 @@ from torch import Tensor
 from bat_fast._native import operator
 from bat_fast._random import CROP, philox
 
+__all__ = ["crop_flip"]
+
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 

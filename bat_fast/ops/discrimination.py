@@ -10,6 +10,8 @@ from torch import Tensor
 from bat_fast._checks import check_floating, check_number
 from bat_fast._native import accumulator, differentiable, operator, scaled
 
+__all__ = ["discrimination_loss"]
+
 
 def _fake(features: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     grad = torch.empty_like(features, memory_format=torch.contiguous_format)

@@ -11,6 +11,8 @@ from torch import Tensor
 from bat_fast._checks import check_floating, check_number
 from bat_fast._native import differentiable, operator
 
+__all__ = ["holistic_loss", "holistic_weights"]
+
 
 def _accumulator(losses: Tensor) -> torch.dtype:
     return torch.float64 if losses.dtype == torch.float64 else torch.float32

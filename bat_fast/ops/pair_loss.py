@@ -10,6 +10,8 @@ from torch import Tensor
 from bat_fast._checks import check_floating, check_labels, check_like, check_number
 from bat_fast._native import accumulator, differentiable, new_rows, operator, scaled, valid_labels
 
+__all__ = ["kl_loss", "mart_loss"]
+
 
 def _fake_pair_loss(clean: Tensor, *_: object) -> tuple[Tensor, ...]:
     rows, grad = new_rows(clean), torch.empty_like(clean, memory_format=torch.contiguous_format)

@@ -8,6 +8,8 @@ from torch import Tensor
 from bat_fast._checks import check_like, check_step
 from bat_fast._native import operator
 
+__all__ = ["l2_step_", "linf_step_"]
+
 
 def _fake_step(*_: object) -> None:
     return None

@@ -9,6 +9,8 @@ from bat_fast._checks import check_floating, check_number, check_range
 from bat_fast._native import operator
 from bat_fast._random import philox
 
+__all__ = ["random_start"]
+
 
 def _fake_start(clean: Tensor, *_: object) -> Tensor:
     return torch.empty_like(clean)

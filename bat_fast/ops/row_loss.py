@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from bat_fast._checks import check_floating, check_labels, check_number, check_rows
 from bat_fast._native import accumulator, differentiable, new_rows, operator, scaled, valid_labels
 
+__all__ = ["bat_loss", "soft_target_loss"]
+
 
 def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
     rows = new_rows(logits)

@@ -8,6 +8,8 @@ from torch import Tensor
 from bat_fast._checks import check_floating, check_number
 from bat_fast._native import operator
 
+__all__ = ["ensemble_targets_"]
+
 
 def _fake(memory: Tensor, index: Tensor, logits: Tensor, momentum: float) -> Tensor:
     del index, momentum

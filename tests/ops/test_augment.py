@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from bat_fast import ops
+from bat_fast._random import CROP
 from bat_fast.ops import augment
 
 SIZES = [(1, 1, 1), (5, 3, 1), (4, 9, 2), (8, 8, 3), (7, 17, 3), (6, 4, 4), (3, 5, 7), (64, 64, 3)]
@@ -127,7 +128,7 @@ def test_offsets_and_flips_are_uniform_and_independent():
 
 def test_crops_are_not_the_random_numbers_of_the_attack():
     # random_start counts blocks of four pixels in the first counter word: a set that large is impossible.
-    assert augment._DOMAIN * 4 > 2**32
+    assert CROP * 4 > 2**32
 
 
 def test_rows_outside_give_nan_where_they_are_not_checked(device):

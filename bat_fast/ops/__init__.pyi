@@ -1,0 +1,19 @@
+# Written by tests/ops/test_stub.py.
+from bat_fast._native import is_native as is_native
+from bat_fast.ops.activation import smooth_relu as smooth_relu
+from bat_fast.ops.activation import softplus as softplus
+from bat_fast.ops.affine import affine as affine
+from bat_fast.ops.affine import affine_grad_ as affine_grad_
+from bat_fast.ops.attack_grad import attack_grad as attack_grad
+from bat_fast.ops.augment import crop_flip as crop_flip
+from bat_fast.ops.discrimination import discrimination_loss as discrimination_loss
+from bat_fast.ops.holistic import holistic_loss as holistic_loss
+from bat_fast.ops.holistic import holistic_weights as holistic_weights
+from bat_fast.ops.pair_loss import kl_loss as kl_loss
+from bat_fast.ops.pair_loss import mart_loss as mart_loss
+from bat_fast.ops.perturb import l2_step_ as l2_step_
+from bat_fast.ops.perturb import linf_step_ as linf_step_
+from bat_fast.ops.random_start import random_start as random_start
+from bat_fast.ops.row_loss import bat_loss as bat_loss
+from bat_fast.ops.row_loss import soft_target_loss as soft_target_loss
+from bat_fast.ops.soft_labels import ensemble_targets_ as ensemble_targets_

@@ -1,0 +1,71 @@
+"""A scale and a shift for each channel, and the gradient at the end of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bat_fast import ops
+from operators import SMALL_IMAGES, Call, Case, Inputs, Work, layouts, size
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, other: Tensor) -> tuple[Tensor, ...]:
+    x = x.detach().requires_grad_()
+    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    out = F.batch_norm(x, zero, one, scale, shift, eps=0.0).relu()
+    return out.detach(), torch.autograd.grad(out, x, grad)[0] + other
+
+
+def affine_best(
+    x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, other: Tensor, constants: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    out = F.batch_norm(x, *constants, scale, shift, eps=0.0).relu_()
+    torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+    return out, grad.mul_(scale.to(x.dtype).view(-1, 1, 1)).add_(other)
+
+
+def cases(inputs: Inputs) -> Iterator[Case]:
+    shape = (512 if inputs.gpu else 32), 64, 32, 32
+    reach = {"floor": 0.85} if inputs.gpu else {}
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 5e-3)):
+        words = f"{size(shape)} {str(dtype).removeprefix('torch.')}"
+        work = partial(_layer, inputs, dtype, shape)
+        yield Case("affine", words, work, reach, compiles=True, tolerance=tolerance)
+
+
+def _layer(inputs: Inputs, dtype: torch.dtype, shape: tuple[int, ...]) -> Work:
+    x, other, start = (inputs.randn(*shape).to(dtype, memory_format=torch.channels_last) for _ in range(3))
+    scale, shift, grad = inputs.rand(shape[1]) - 0.5, inputs.randn(shape[1]), start.clone()
+    tensors, constants = (x, scale, shift, start, other), (torch.zeros_like(scale), torch.ones_like(scale))
+
+    def native() -> tuple[Tensor, Tensor]:
+        y = ops.affine(x, scale, shift, relu=True)
+        return y, ops.affine_grad_(grad, y=y, scale=scale, other=other)
+
+    return Work(
+        native=native,
+        eager=lambda: affine(*tensors),
+        best=partial(affine_best, x, scale, shift, grad, other, constants),
+        exact=lambda: affine(*(t.double() for t in tensors)),
+        restore=lambda: grad.copy_(start),
+        bytes_moved=6 * x.nbytes,  # forward a read and a write, backward three reads and a write
+    )
+
+
+def small(inputs: Inputs) -> Iterator[Call]:
+    for shape in SMALL_IMAGES:
+        scale, shift = inputs.randn(shape[1]), inputs.randn(shape[1])
+        for layout, (x, grad, other) in layouts(*(inputs.randn(*shape) for _ in range(3))):
+            run = partial(ops.affine, x, scale, shift, relu=True)
+            yield Call(f"affine {size(shape)}{layout}", run)
+            yield Call(
+                f"affine_grad_ {size(shape)}{layout}", partial(_grad, grad, y=x, scale=scale, other=other)
+            )
+
+
+def _grad(grad: Tensor, **parts: Tensor) -> Tensor:
+    return ops.affine_grad_(grad.clone(), **parts)
