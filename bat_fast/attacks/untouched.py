@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class _Parts(NamedTuple):
+    modules: list[nn.Module]
+    parameters: list[nn.Parameter]
+    buffers: list[Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> _Parts:
+        """The parts of ``model`` at any depth."""
+        modules = list(model.modules())
+        parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+        buffers = [b for module in modules for b in module._buffers.values() if b is not None]
+        return cls(modules, parameters, buffers)
+
+
+_HELD: dict[int, _Parts] = {}  # by the id of a model, which lives at least as long as the guard around it
 
 
 @contextmanager
@@ -17,21 +35,27 @@ def untouched(model: nn.Module, bn_mode: str) -> Iterator[None]:
     the batch: a model in train mode keeps the modes of its sub-modules (frozen ones stay frozen), one in
     eval mode is put in train mode. Modes, buffers and ``requires_grad`` flags are restored, also when
     the body raises.
+
+    Guards of one model may lie in each other, in any modes. The outermost one walks over the modules, and the
+    others know them from there: so add or replace no modules inside.
     """
-    modes, learning = [], []
-    for module in model.modules():  # once: the walk costs more than a step of a small network
-        modes.append((module, module.training))
-        learning += [p for p in module._parameters.values() if p is not None and p.requires_grad]
-    with kept_buffers(model) if bn_mode == "train" else nullcontext():
-        if bn_mode == "train" and not model.training:
-            model.train()
-        elif bn_mode != "train" and any(training for _, training in modes):
-            model.eval()
-        for parameter in learning:
-            parameter.requires_grad_(False)
+    outer = _HELD.get(id(model))
+    parts = outer or _Parts.of(model)
+    modes = [(module, module.training) for module in parts.modules]
+    learning = [parameter for parameter in parts.parameters if parameter.requires_grad]
+    with _kept(parts.buffers) if bn_mode == "train" else nullcontext():
         try:
+            _HELD[id(model)] = parts
+            if bn_mode == "train" and not model.training:
+                model.train()
+            elif bn_mode != "train" and any(training for _, training in modes):
+                model.eval()
+            for parameter in learning:
+                parameter.requires_grad_(False)
             yield
         finally:
+            if outer is None:
+                _HELD.pop(id(model), None)
             for parameter in learning:
                 parameter.requires_grad_(True)
             for module, training in modes:
@@ -39,11 +63,15 @@ def untouched(model: nn.Module, bn_mode: str) -> Iterator[None]:
                     module.training = training
 
 
-@contextmanager
-def kept_buffers(model: nn.Module) -> Iterator[None]:
+def kept_buffers(model: nn.Module) -> AbstractContextManager[None]:
     """Put the buffers of ``model`` (running statistics) afterwards back to what they were before."""
+    return _kept(model.buffers())
+
+
+@contextmanager
+def _kept(buffers: Iterable[Tensor]) -> Iterator[None]:
     with torch.no_grad():
-        kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        kept = [(buffer, buffer.clone()) for buffer in buffers]
     try:
         yield
     finally:
