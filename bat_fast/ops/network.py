@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ class Map(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Of a convolution or a pooling; a linear layer is a window of one pixel."""
+    """The window of a convolution or a pooling; that of a linear layer is one pixel."""
 
     height: int = 1
     width: int = 1
@@ -36,7 +37,7 @@ class Window(NamedTuple):
     pad_x: int = 0
 
 
-class Layer(NamedTuple):
+class PlanLayer(NamedTuple):
     """``target = activation(layer(source) + other)``. Maps and weights are named by where they begin.
 
     ``window``: ``sum_k weight[o, k, i] source[k, i] + bias[o]``; ``affine``: ``weight[c] source + bias[c]``.
@@ -56,29 +57,35 @@ class Layer(NamedTuple):
     bias: int = -1  # [out]; -1 is none
 
 
-def network_plan(layers: Iterable[Layer]) -> Tensor:
-    """The layers as the kernel reads them, int64 [layers, 22]; `layers_of` reads them back.
+_PARTS: dict[str, Any] = {"into": Map, "out": Map, "window": Window}  # a column for each field of theirs
+_NAMES = ([f"{f}.{part}" for part in _PARTS[f]._fields] if f in _PARTS else [f] for f in PlanLayer._fields)
+# A test compares these names with those of csrc/torch/plan.h.
+COLUMNS = (*chain(*_NAMES), "adds_source", "adds_other")
+
+
+def network_plan(layers: Iterable[PlanLayer]) -> Tensor:
+    """The layers as the kernel reads them, int64 [layers, `COLUMNS`]; `layers_of` reads them back.
 
     The last two columns say whether a later layer has written the gradient of the source, and of the other.
     """
     rows, written = [], set()
     for a in reversed(list(layers)):
-        kind, *places, activation, into, out, window = a[:9]
-        row = [KINDS.index(kind), *places, ACTIVATIONS.index(activation), *into, *out, *window, *a[9:]]
-        adds_other = a.other in written
-        written.add(a.other)
-        rows.append([*row, a.source in written, adds_other])
-        written.add(a.source)
+        kind, source, other, before, target, activation, into, out, window, weight, bias = a
+        adds_other = other in written
+        written.add(other)
+        row = [KINDS.index(kind), source, other, before, target, ACTIVATIONS.index(activation)]
+        rows.append([*row, *into, *out, *window, weight, bias, source in written, adds_other])
+        written.add(source)
     return torch.tensor(rows[::-1], dtype=torch.int64)
 
 
-def layers_of(plan: Tensor) -> list[Layer]:
+def layers_of(plan: Tensor) -> list[PlanLayer]:
     """The layers of a plan."""
     layers = []
-    for r in plan.tolist():
-        head = KINDS[r[0]], r[1], r[2], r[3], r[4], ACTIVATIONS[r[5]]
-        sizes = Map(*r[6:9]), Map(*r[9:12]), Window(*r[12:18])
-        layers.append(Layer(*head, *sizes, r[18], r[19]))
+    for row in plan.tolist():
+        values, parts = iter(row), (_PARTS.get(field) for field in PlanLayer._fields)
+        a: Any = PlanLayer(*(p(*islice(values, len(p._fields))) if p else next(values) for p in parts))
+        layers.append(a._replace(kind=KINDS[a.kind], activation=ACTIVATIONS[a.activation]))
     return layers
 
 
@@ -111,10 +118,8 @@ def _forward(x: Tensor, plan: Tensor, weights: Tensor) -> Tensor:
     return maps[a.target].flatten(1)
 
 
-def _fake_gradient(
-    x: Tensor, grad: Tensor | None, plan: Tensor, weights: Tensor, classes: int
-) -> tuple[Tensor, Tensor]:
-    del grad, plan, weights
+def _fake_gradient(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    *_, classes = rest
     return x.new_empty(len(x), classes), torch.empty_like(x)
 
 
@@ -168,10 +173,8 @@ def network_gradient(
     " str norm, int steps, float step_size, float eps, float lo, float hi) -> ()",
     fake=lambda *_: None,
 )
-def _attack_reference(
-    adv: Tensor, clean: Tensor, target: Tensor, plan: Tensor, weights: Tensor, classes: int, *rest: Any
-) -> None:
-    *climbed, norm, steps, step_size, eps, lo, hi = rest
+def _attack_reference(adv: Tensor, clean: Tensor, target: Tensor, *rest: Any) -> None:
+    plan, weights, classes, *climbed, norm, steps, step_size, eps, lo, hi = rest
     native = torch.ops.bat_fast
     for _ in range(steps):
         logits, _ = _gradient_reference(adv, None, plan, weights, classes)

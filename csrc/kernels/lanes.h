@@ -11,7 +11,8 @@ namespace bat_fast {
 enum class LayerKind : int64_t { kWindow, kAffine, kMaxPool, kMean, kSum };
 enum class Activation : int64_t { kNone, kRelu, kSilu };
 
-// One layer, as bat_fast/ops/network.py writes it: only int64. Values and weights are named by where they begin.
+// One layer of a plan, all int64; csrc/torch/plan.h names the members. Values and weights are named by where they
+// begin.
 struct PlanLayer {
   LayerKind kind;
   int64_t source;         // the map that it reads
@@ -19,7 +20,7 @@ struct PlanLayer {
   int64_t before;         // where the sum before a SiLU stays; that of a ReLU is not needed
   int64_t target;         // the map that it writes
   Activation activation;  // at the end
-  Map in, out;
+  Map into, out;
   Window window;
   int64_t weight;                   // [out][window pixel][in]; affine: scale [channels], < 0: 1
   int64_t bias;                     // [out channels]; < 0: none

@@ -2,12 +2,10 @@
 #include "kernels/network.h"
 
 #include "attack.h"
+#include "plan.h"
 
 namespace bat_fast {
 namespace {
-
-constexpr int64_t kFields = 22;
-static_assert(sizeof(PlanLayer) == kFields * sizeof(int64_t));
 
 bool within(int64_t begin, int64_t size, int64_t end) { return begin >= 0 && size >= 0 && begin <= end - size; }
 
@@ -37,8 +35,8 @@ bool fits(const PlanLayer& a, int64_t values, int64_t weights) {
 
 template <typename T>
 Network<T> network(const Tensor& plan, const Tensor& weights, const Tensor& x, int64_t classes) {
-  STD_TORCH_CHECK(plan.dim() == 2 && plan.size(0) > 0 && plan.size(1) == kFields, "plan must be [layers, ", kFields,
-                  "]");
+  STD_TORCH_CHECK(plan.dim() == 2 && plan.size(0) > 0 && plan.size(1) == std::size(kColumns),
+                  "plan must be [layers, columns] with the columns: ", column_names());
   Network<T> net{reinterpret_cast<const PlanLayer*>(pointer<int64_t>(plan)),
                  plan.size(0),
                  pointer<T>(weights),

@@ -24,8 +24,7 @@ from bat_fast.attacks.engine.layers import (
     SumLayer,
 )
 from bat_fast.attacks.engine.norms import AffineLayer
-from bat_fast.ops.network import ACTIVATIONS, Map, Window
-from bat_fast.ops.network import Layer as Planned
+from bat_fast.ops.network import ACTIVATIONS, Map, PlanLayer, Window
 
 Refresh = Callable[[], object]
 
@@ -54,7 +53,7 @@ class Plan:
         self._dtype = dtype
         self.values = self.weights = self.work = 0
         self.binders: list[Callable[[Tensor], Refresh]] = []  # flat weights -> what writes some of them
-        self.layers: list[Planned] = []
+        self.layers: list[PlanLayer] = []
         self._maps = {first: (self._room(images), images)}  # slot -> where its values begin, and their shape
         self._flat: set[int] = set()  # slots that are one row; their shape here stays that of before
         for layer in layers:
@@ -114,7 +113,7 @@ class Plan:
         before = self._room(out) if act == "silu" else -1
         target = self._room(out)
         self._maps[layer.target] = target, out
-        self.layers.append(Planned(kind, source, other, before, target, act, row or into, out, **rest))
+        self.layers.append(PlanLayer(kind, source, other, before, target, act, row or into, out, **rest))
 
     def _place(self, count: int) -> int:
         begin, self.weights = self.weights, self.weights + count
