@@ -14,15 +14,13 @@ speeds do not compare.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from by_hand import STEPS, compiled, folded, hand_pgd, repository_pgd, torchattacks_pgd
+from options import parser, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -130,21 +128,17 @@ def compare(name: str, device: str, seconds: float, with_compiled: bool) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(TINY), metavar="SHAPE")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile by hand")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=10.0, help="time for each shape")
-    parser.add_argument("--json", type=Path, help="write everything here")
-    options = parser.parse_args()
+    command = parser(__doc__, 10.0, "each shape")
+    command.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(TINY), metavar="SHAPE")
+    command.add_argument("--compile", action="store_true", help="also torch.compile by hand")
+    options = command.parse_args()
     torch.set_float32_matmul_precision("high")
     keep_freed_memory()  # for all sides alike
     print(machine())
     rows = []
     for name in options.shapes:
         rows.append(compare(name, options.device, options.seconds, options.compile))
-        if options.json:  # what is known so far
-            options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        write(options.json, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ there from the start. On a CPU the loaders take their cores from the step, which
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import os
 import statistics
 import tempfile
@@ -31,6 +29,7 @@ from typing import Any
 
 import torch
 from fast_step import FastStep
+from options import parser, write
 from torch import Tensor
 
 from bat_fast import data, models
@@ -245,19 +244,14 @@ def stalls(made: dict[str, tuple[Any, int]], device: str, steps: int, rounds: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, help="a data set in the layout of Tiny ImageNet")
-    parser.add_argument("--count", type=int, default=4096, help="files to generate")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=40.0, help="time for the first table")
-    parser.add_argument(
+    command = parser(__doc__, 40.0, "the first table")
+    command.add_argument("--root", type=Path, help="a data set in the layout of Tiny ImageNet")
+    command.add_argument("--count", type=int, default=4096, help="files to generate")
+    command.add_argument(
         "--steps", type=int, default=6, help="steps in a turn of the second table; 0 leaves it out"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of the second table")
-    parser.add_argument("--json", type=Path, help="write everything here")
-    options = parser.parse_args()
+    command.add_argument("--rounds", type=int, default=5, help="turns of the second table")
+    options = command.parse_args()
     keep_freed_memory()  # as training does, for all sides alike
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
@@ -270,8 +264,7 @@ def main() -> None:
         found = {"machine": machine(), "throughput": throughput(made, options.device, options.seconds)}
         if options.steps:
             found["stall"] = stalls(made, options.device, options.steps, options.rounds)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    write(options.json, found)
 
 
 if __name__ == "__main__":

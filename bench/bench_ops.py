@@ -15,18 +15,16 @@ The eager column of `holistic_weights` is a conic solver, as published, where cv
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from operators import Case, Inputs, Work, modules, tensors
+from options import parser, write
 from torch import Tensor
 
 import bat_fast
@@ -146,13 +144,10 @@ def verdict(column: str, factor: float, reached: float | None) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--json", type=Path, help="write everything here")
-    options = parser.parse_args()
+    command = parser(__doc__, 1.0, "each row")
+    command.add_argument("--only", default="", help="cases whose name holds this")
+    command.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    options = command.parse_args()
     heads = [f"{column:>10}" for column in COLUMNS[1:]]
     print(f"{machine()}, {datetime.date.today()}")
     print("medians in us (half the quartile range of native), and their multiples of native")
@@ -172,7 +167,7 @@ def main() -> int:
         about["build"] = _native.build_info()
         if options.device == "cuda":
             about["ceilings"] = gpu_ceilings()
-        options.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+        write(options.json, about | {"rows": rows})
     return int(any("wrong" in row for row in rows))
 
 

@@ -12,16 +12,14 @@ Prints medians and quartiles of interleaved calls, and the ratios; TF32 is on fo
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from by_hand import STEPS, folded, hand_pgd, hand_step, repository_pgd, repository_step, torchattacks_pgd
 from fast_step import FastStep
+from options import parser, write
 from torch import Tensor, nn
 
 from bat_fast import models
@@ -92,13 +90,10 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--resnet", action="store_true", help="also PreActResNet-18")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", help="of PreActResNet-18")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=10.0, help="time for each comparison")
-    parser.add_argument("--json", type=Path, help="write everything here")
-    options = parser.parse_args()
+    command = parser(__doc__, 10.0, "each comparison")
+    command.add_argument("--resnet", action="store_true", help="also PreActResNet-18")
+    command.add_argument("--batch_sizes", type=int, nargs="+", help="of PreActResNet-18")
+    options = command.parse_args()
     torch.set_float32_matmul_precision("high")
     keep_freed_memory()  # for all sides alike
     print(machine())
@@ -110,8 +105,7 @@ def main() -> None:
     rows = []
     for name, how, shape in wanted:
         rows.append(compare(name, models.create(name, **how), shape, options.device, options.seconds))
-        if options.json:  # what is known so far
-            options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        write(options.json, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast import PGD, data, methods
+from bat_fast import PGD, Batch, data
 from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio, TrainConfig
 from bat_fast.evaluate import evaluate
 from bat_fast.measure.timing import machine
-from bat_fast.train import Trainer
+from bat_fast.methods import Terms
+from bat_fast.train import Observer, Trainer
 
 EPOCHS, EPS, STEPS, HARMFUL, RARE = 60, Ratio("0.1"), 5, 0.10, 0.05
 METHODS: dict[str, dict[str, Any]] = {
@@ -55,22 +56,17 @@ COLUMNS = {
 T95 = {4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # Student, by number of seeds
 
 
-class Recorder:
-    """A method that remembers q = max_{t != y} p_t of the logits it fits, per sample and epoch."""
+class Recorder(Observer):
+    """Remembers q = max_{t != y} p_t of the logits that the method fits, per sample and epoch."""
 
-    def __init__(self, inner: methods.Method, ids: int) -> None:
-        self.inner = inner
+    def __init__(self, ids: int) -> None:
         self.total, self.last = torch.zeros(ids), torch.zeros(ids)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def __call__(self, model: Any, batch: Any, x_adv: Tensor, epoch: int) -> methods.Terms:
-        terms = self.inner(model, batch, x_adv, epoch)
-        p = terms.logits.detach().softmax(1)
+    def step(self, batch: Batch, terms: Terms, epoch: int) -> None:  # noqa: ARG002
+        assert terms.logits is not None
+        p = terms.logits.softmax(1)
         self.last[batch.index] = p.scatter(1, batch.y[:, None], 0.0).amax(1)
         self.total[batch.index] += self.last[batch.index]
-        return terms
 
 
 def auc(score: Tensor, positive: Tensor, others: Tensor) -> float:
@@ -106,9 +102,9 @@ def run(name: str, seed: int) -> dict[str, Any]:
         eval=EvalConfig(every=EPOCHS, val_steps=1, test_steps=20),
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, Path(folder) / "run", progress=False, splits=splits)
-        recorder = Recorder(trainer.method, int(splits.train.index.max()) + 1)
-        trainer.step.method = recorder
+        recorder = Recorder(int(splits.train.index.max()) + 1)
+        run_folder = Path(folder) / "run"
+        trainer = Trainer(config, run_folder, progress=False, splits=splits, observers=[recorder])
         with contextlib.redirect_stdout(io.StringIO()):  # one line per epoch
             metrics = trainer.fit()["metrics"]
     model, train, test = trainer.model.eval(), splits.train, splits.test

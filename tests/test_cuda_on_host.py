@@ -38,11 +38,6 @@ def test_kernels_are_right_and_clean(build, variant):
     assert tests.returncode == 0, tests.stdout[-12000:]
 
 
-@pytest.mark.parametrize("source", sorted((ROOT / "csrc" / "kernels").glob("*.cu")), ids=lambda p: p.stem)
-def test_every_cuda_source_has_a_driver(source):
-    assert (ROOT / "tests" / "cuda_on_host" / f"test_{source.stem}.cpp").exists()
-
-
 @pytest.mark.parametrize(
     ("program", "complaint"),
     [

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from words import WORDS, places
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bat_fast"
 PYTHON = sorted(PACKAGE.rglob("*.py"))
 NATIVE = sorted((ROOT / "csrc").glob("*/*"))
+BENCH = ROOT / "bench"
+BENCHMARKS = sorted(BENCH.rglob("*.py"))
 
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
@@ -27,7 +30,6 @@ LAYERS = [
     {"cli", "integrations"},
     {"__main__"},
 ]
-FOR_CPUS = {"network"}  # operators without a CUDA kernel, and why is said in their headers
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
     "nvidia",
@@ -115,14 +117,28 @@ def test_methods_return_losses_and_touch_nothing():
     assert not violations(files, r"\.(backward|step|zero_grad|train|eval)\(")
 
 
+def taking_signs(files: list[Path]) -> list[str]:
+    """The files that take a sign, as PGD does of a gradient."""
+    return [
+        str(path.relative_to(ROOT))
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and re.fullmatch("sign_?|sgn_?", node.attr)
+    ]
+
+
 def test_there_is_one_pgd_loop():
+    above = [path for path in PYTHON if unit(path) != "ops"]
+
     def using(pattern):
-        above = [path for path in PYTHON if unit(path) != "ops"]
         return [str(path.relative_to(PACKAGE)) for path in above if re.search(pattern, path.read_text())]
 
     assert using(r"l(inf|2)_step_\b") == ["attacks/step.py"]
     assert using(r"\battack_grad\(") == ["attacks/goal.py"]
     assert using(r"\.gradient\(") == ["attacks/pgd.py"]
+    # Written out it stands once more, to compare with, and benchmarks call that; its best step is theirs.
+    assert taking_signs(above) == ["bat_fast/measure/peers.py"]
+    assert taking_signs(BENCHMARKS) == ["bench/operators/perturb.py"]
 
 
 def test_the_map_of_the_engines_names_every_file():
@@ -137,6 +153,14 @@ def test_attacks_know_the_engine_but_no_kind_of_network():
         names = {name for name in imports(path) if name.startswith("bat_fast.attacks.engine.")}
         known = {"ENGINES", "AttackedModel", "Engine", "Loop"}
         assert {name.removeprefix("bat_fast.attacks.engine.") for name in names} <= known, path
+
+
+def test_a_benchmark_imports_no_benchmark():
+    scripts = [path for path in BENCHMARKS if "__main__" in path.read_text()]
+    assert len(scripts) > 5
+    programs = {path.stem for path in scripts}
+    for path in BENCHMARKS:
+        assert not {name.split(".")[0] for name in imports(path)} & (programs - {path.stem}), path
 
 
 def test_kernels_know_no_framework():
@@ -193,12 +217,12 @@ def test_files_are_short(files, limit):
     assert not [f"{path}: {n}" for path in files if (n := len(path.read_text().splitlines())) > limit]
 
 
-def test_every_operator_is_one_word_in_five_places():
-    for header in (ROOT / "csrc" / "kernels").glob("*.h"):
-        word = header.stem
-        if word in ("portable", "philox", "softmax", "lanes", "window"):  # what the words share
-            continue
-        cuda = () if word in FOR_CPUS else ("csrc/kernels/{}.cu",)
-        places = (*cuda, "csrc/torch/{}.cpp", "bat_fast/ops/{}.py", "tests/ops/test_{}.py")
-        for place in (place.format(word) for place in places):
-            assert (ROOT / place).exists(), place
+@pytest.mark.parametrize("word", WORDS)
+def test_an_operator_is_one_word_in_seven_places(word):
+    assert not [str(place.relative_to(ROOT)) for place in places(word) if not place.exists()]
+
+
+def test_a_header_that_is_no_operator_is_shared():
+    headers = {path.stem: path.read_text() for path in NATIVE if path.match("kernels/*.h")}
+    for word in headers.keys() - set(WORDS):
+        assert any(f'#include "kernels/{word}.h"' in text for text in headers.values()), word

@@ -118,6 +118,8 @@ def discrimination_loss(
     if denominator not in ("all", "negatives"):
         raise ValueError(f"denominator must be 'all' or 'negatives', got {denominator!r}")
     if weights is not None:
+        if weights.is_complex():
+            raise TypeError(f"weights must be real numbers, got {weights.dtype}")
         weights = weights.detach().to(accumulator(features))
     loss, _ = torch.ops.bat_fast.discrimination_loss(features, target, temperature, weights, denominator)
     return loss

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import SOME_IMAGES, Right
 from torch import inf, nan
 from torch.nn import functional as F
 
@@ -248,3 +249,20 @@ X, B = torch.randn(2, 3), torch.tensor(20.0)
 def test_what_is_wrong_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+RIGHT = {
+    "smooth_relu": Right(
+        {"x": SOME_IMAGES, "beta_raw": torch.tensor(2.0)},
+        {"x": {"float16", "a dimension more", "a row less"}, "beta_raw": {"float16"}},
+    ),
+    "softplus": Right(
+        {"x": SOME_IMAGES, "sharpness": 10.0}, {"x": {"float16", "a dimension more", "a row less", "meta"}}
+    ),
+}
+DRAWN_BY = {
+    "smooth_relu": test_smooth_relu_stays_below_relu_and_rises,
+    "smooth_relu_backward": test_smooth_relu_is_the_published_function,
+    "softplus": test_softplus_is_relu_and_an_even_rest,
+    "softplus_backward": test_softplus_is_relu_and_an_even_rest,
+}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tables import SOME_IMAGES, Draw, Drawn, Right
 from torch import inf, nan
 
 from bat_fast import ops
@@ -206,3 +207,31 @@ X, C = torch.randn(2, 3, 4), torch.rand(3)
 def test_what_is_wrong_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+RIGHT = {
+    "affine": Right(
+        {"x": SOME_IMAGES, "scale": torch.rand(2), "shift": torch.rand(2)},
+        {"x": {"float16", "a row less"}, "scale": {"float16"}, "shift": {"float16"}},
+    ),
+    "affine_grad_": Right(
+        {"grad": SOME_IMAGES, "y": SOME_IMAGES, "scale": torch.rand(2), "other": SOME_IMAGES},
+        {"scale": {"float16"}},
+    ),
+}
+
+
+def draw_affine(d: Draw) -> Drawn:
+    shape = d.integer(1, 5), d.one_of(1, 3, 16, 40), *d.one_of((), (7,), (3, 5), (16, 9))
+    scale, shift = (d.normal(shape[1], scale=1.0).contiguous() for _ in range(2))
+    return Drawn([d.normal(*shape), scale, shift, d.one_of(False, True)], unit=1.0)
+
+
+def draw_affine_grad_(d: Draw) -> Drawn:
+    shape = d.integer(1, 5), d.one_of(1, 3, 16, 40), *d.one_of((), (7,), (3, 5), (16, 9))
+    scale = d.one_of(None, d.normal(shape[1], scale=1.0).contiguous())
+    y, other = d.one_of(None, d.normal(*shape)), d.one_of(None, d.normal(*shape))
+    return Drawn([d.normal(*shape), y, scale, other], changed=0, unit=d.scale)
+
+
+DRAWN = {"affine": draw_affine, "affine_grad_": draw_affine_grad_}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right
 from torch.nn import functional as F
 
 from bat_fast import ops
@@ -166,3 +167,32 @@ def test_operator_is_well_formed(loss, device, dtype):
     soft = z.softmax(1) if loss == "kl" else None
     arguments = (z, y, loss, reference, soft, 2.0, False, None)
     torch.library.opcheck(torch.ops.bat_fast.attack_grad.default, arguments)
+
+
+RIGHT = {
+    "attack_grad": Right(
+        {
+            "logits": SOME_LOGITS, "target": SOME_LABELS, "loss": "kl+te", "reference": SOME_LOGITS,
+            "soft": SOME_LOGITS, "soft_weight": 1.0,
+        },
+        {"reference": {"float16"}, "soft": {"float16"}},
+    )
+}  # fmt: skip
+
+
+def draw_attack_grad(d: Draw) -> Drawn:
+    n, classes = d.rows(least=4)
+    loss, targeted = d.one_of("ce", "margin", "dlr", "kl"), d.one_of(False, True)
+    targeted = targeted and loss != "kl"
+    scale = max(d.scale, 1e-2) if loss == "dlr" else None  # its denominator is a difference of logits
+    soft = (
+        d.normal(n, classes).softmax(1) if loss in ("ce", "kl") and not targeted and d.one_of(0, 1) else None
+    )
+    reference = d.normal(n, classes) if loss == "kl" else None
+    label = d.integers(classes, n) if targeted and loss == "dlr" else None
+    z = d.normal(n, classes, scale=scale)
+    unit = 10 / scale if scale else 1.0 if loss == "kl" else 1 / classes
+    return Drawn([z, d.integers(classes, n), loss, reference, soft, 3.0, targeted, label], unit=unit)
+
+
+DRAWN = {"attack_grad": draw_attack_grad}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import SOME_LABELS, Right
 from torch.nn import functional as F
 
 from bat_fast import ops
@@ -228,3 +229,16 @@ def test_what_is_wrong_is_named(change, error, message):
     arguments = {"images": D, "index": I, "pad": 1, "seed": 0, "epoch": 0} | change
     with pytest.raises(error, match=message):
         ops.crop_flip(arguments.pop("images"), arguments.pop("index"), **arguments)
+
+
+RIGHT = {
+    "crop_flip": Right(
+        {
+            "images": torch.randint(0, 256, (7, 4, 5, 3), dtype=torch.uint8), "index": SOME_LABELS, "pad": 1,
+            "seed": 1, "epoch": 0, "padding": "zero", "sample_ids": SOME_LABELS, "dtype": torch.float32,
+            "out": torch.empty(3, 3, 4, 5),
+        },
+        {"images": {"a row less"}, "sample_ids": {"negative", "too large"}},
+    )
+}  # fmt: skip
+DRAWN_BY = {"crop_flip": test_any_crop_is_the_slow_crop}

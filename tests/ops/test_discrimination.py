@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right
 
 from bat_fast import _native, ops
 
@@ -157,3 +158,29 @@ def test_a_far_positive_keeps_the_digits_of_its_gap():
         reference(x, y, 0.1, None, "negatives")[0],
     ):
         assert abs(float(loss) - expected) < 1e-12
+
+
+RIGHT = {
+    "discrimination_loss": Right(
+        {
+            "features": SOME_LOGITS, "target": SOME_LABELS, "temperature": 0.1, "weights": torch.ones(3),
+            "denominator": "all",
+        },
+        {
+            "target": {"negative", "too large"},
+            "weights": {"bool", "int64", "float16"},
+        },
+    )
+}  # fmt: skip
+
+
+def draw_discrimination_loss(d: Draw) -> Drawn:
+    n, width = d.integer(1, 40), d.one_of(1, 3, 16, 67)
+    weights = d.one_of(None, d.uniform(n))
+    features = d.normal(n, width, scale=max(d.scale, 1e-6))  # the direction of a zero is nowhere
+    temperature, denominator = d.one_of(0.1, 1.0), d.one_of("all", "negatives")
+    unit = 1 / (temperature * features.norm(dim=1).min().item())
+    return Drawn([features, d.integers(5, n), temperature, weights, denominator], unit=unit)
+
+
+DRAWN = {"discrimination_loss": draw_discrimination_loss}

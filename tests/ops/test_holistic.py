@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import SOME_LOGITS, Draw, Drawn, Right
 
 from bat_fast import ops
 from bat_fast.ops import holistic
@@ -302,3 +303,17 @@ def test_under_compile(device):
     loss, expected = compiled(x), ops.holistic_loss(x, alpha=0.1, r=0.2)
     assert torch.equal(loss, expected)
     assert torch.equal(*(torch.autograd.grad(v, x)[0] for v in (loss, expected)))
+
+
+LOSSES = Right(
+    {"losses": SOME_LOGITS[:, 0], "alpha": 0.1, "r": 0.1, "form": "hd"}, {"losses": {"a row less", "meta"}}
+)
+RIGHT = {"holistic_weights": LOSSES, "holistic_loss": LOSSES}
+
+
+def draw_holistic_loss(d: Draw) -> Drawn:
+    losses = d.normal(d.integer(1, 60)).abs()
+    return Drawn([losses, d.one_of(0.0, 0.1, 0.7), d.one_of(0.0, 0.1, 1.0), d.one_of("hd", "hr")])
+
+
+DRAWN = {"holistic_loss": draw_holistic_loss}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right
 from torch.nn import functional as F
 
 from bat_fast import ops
@@ -109,3 +110,18 @@ Z, Y = torch.randn(4, 5), torch.tensor([0, 1, 2, 1])
 def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+RIGHT = {
+    "kl_loss": Right({"clean": SOME_LOGITS, "adv": SOME_LOGITS}),
+    "mart_loss": Right({"clean": SOME_LOGITS, "adv": SOME_LOGITS, "target": SOME_LABELS, "beta": 5.0}),
+}
+
+
+def draw_pair_loss(d: Draw) -> Drawn:
+    n, classes = d.rows()
+    target, beta = d.one_of((None, 0.0), (d.integers(classes, n), 5.0))
+    return Drawn([d.normal(n, classes), d.normal(n, classes), target, beta], unit=max(1.0, d.scale) / n)
+
+
+DRAWN = {"pair_loss": draw_pair_loss}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tables import SOME_IMAGES, Draw, Drawn, Right
 
 from bat_fast import ops
 
@@ -155,3 +156,28 @@ def test_operators_are_well_formed(device):
     x = images((2, 3, 4, 4), device)
     for op in (torch.ops.bat_fast.linf_step_, torch.ops.bat_fast.l2_step_):
         torch.library.opcheck(op.default, (x.clone(), torch.randn_like(x), x, 0.1, 0.2, 0.0, 1.0))
+
+
+STEP = Right(
+    {
+        "adv": SOME_IMAGES,
+        "grad": SOME_IMAGES,
+        "clean": SOME_IMAGES,
+        "step_size": 0.1,
+        "eps": 0.1,
+        "lo": 0.0,
+        "hi": 1.0,
+    },
+    {"lo": {"negative"}},
+)
+RIGHT = {"linf_step_": STEP, "l2_step_": STEP}
+
+
+def draw_step(d: Draw) -> Drawn:
+    shape = d.images()
+    clean, grad = d.uniform(*shape), d.normal(*shape)
+    adv = d.uniform(*shape)
+    return Drawn([adv, grad, clean, d.one_of(0.0, 0.1, 1.0), d.one_of(0.0, 0.05, 2.0), 0.0, 1.0], changed=0)
+
+
+DRAWN = {"linf_step_": draw_step, "l2_step_": draw_step}

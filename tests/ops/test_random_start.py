@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from tables import SOME_IMAGES, SOME_LABELS, Draw, Drawn, Right
 
 from bat_fast import _native, ops
+from bat_fast._random import philox
 
 SHAPES = [(3, 1, 1, 1), (2, 3, 5, 7), (5, 1, 8, 8), (4, 3, 32, 32), (0, 3, 4, 4), (2, 65537)]
 
@@ -22,9 +24,9 @@ def layouts(x):
 
 def test_philox_gives_the_published_numbers():
     zero, full = torch.zeros(1, dtype=torch.int64), torch.full((1,), 0xFFFFFFFF)
-    words = [int(w) for w in _native.philox(0, (zero,) * 4)]
+    words = [int(w) for w in philox(0, (zero,) * 4)]
     assert words == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-    words = [int(w) for w in _native.philox(-1, (full,) * 4)]
+    words = [int(w) for w in philox(-1, (full,) * 4)]
     assert words == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
 
 
@@ -118,3 +120,24 @@ def test_operator_is_well_formed(device):
     x, index = images((2, 3, 4, 4), device), torch.arange(2, device=device)
     for norm in ("linf", "l2", "gaussian"):
         torch.library.opcheck(torch.ops.bat_fast.random_start.default, (x, index, 0.1, norm, 1, 2, 0.0, 1.0))
+
+
+RIGHT = {
+    "random_start": Right(
+        {
+            "clean": SOME_IMAGES, "eps": 0.1, "norm": "linf", "seed": 1, "index": SOME_LABELS, "draw": 0,
+            "lo": 0.0, "hi": 1.0,
+        },
+        {"index": {"negative", "too large"}, "lo": {"negative"}},
+    )
+}  # fmt: skip
+
+
+def draw_random_start(d: Draw) -> Drawn:
+    clean = d.uniform(*d.images())
+    index = torch.randint(-(2**62), 2**62, (len(clean),), generator=d.generator)
+    norm, draw = d.one_of("linf", "l2", "gaussian"), d.one_of(0, 1, 2**32 - 1)
+    return Drawn([clean, index, d.one_of(0.0, 0.1), norm, d.integer(-(2**63), 2**63 - 1), draw, 0.0, 1.0])
+
+
+DRAWN = {"random_start": draw_random_start}

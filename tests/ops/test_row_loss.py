@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right, laid_out
 from torch.nn import functional as F
 
 from bat_fast import ops
@@ -201,3 +202,37 @@ def test_gradients_add_up_over_backward_passes(name, device, dtype):
     z.grad.mul_(4.0)
     loss.backward()
     torch.testing.assert_close(z.grad, 2.0 * once)
+
+
+RIGHT = {
+    "bat_loss": Right({"logits": SOME_LOGITS, "target": SOME_LABELS, "alpha": 1.0, "normalize": "batch"}),
+    "soft_target_loss": Right({"logits": SOME_LOGITS, "soft": SOME_LOGITS}, {"soft": {"float16"}}),
+}
+
+
+def draw_bat_loss(d: Draw) -> Drawn:
+    n, classes = d.rows()
+    normalize = d.one_of("weights", "batch")
+    return Drawn([d.normal(n, classes), d.integers(classes, n), d.one_of(0.0, 1.0, 5.0), normalize])
+
+
+def draw_bat_loss_backward(d: Draw) -> Drawn:
+    n, classes = d.rows()
+    z = d.normal(n, classes)
+    top = z.amax(1)
+    norm = torch.stack([top, (z - top[:, None]).exp().sum(1).log()], dim=1)
+    norm = laid_out(norm, d.one_of("contiguous", "gaps"))
+    grad_loss, total = z.new_tensor(-3.0), z.new_tensor(1.5)
+    return Drawn([grad_loss, z, d.integers(classes, n), d.normal(n, scale=1.0), norm, total])
+
+
+def draw_soft_target_loss(d: Draw) -> Drawn:
+    n, classes = d.rows()
+    return Drawn([d.normal(n, classes), d.normal(n, classes).softmax(1)], unit=1 / (n * classes))
+
+
+DRAWN = {
+    "bat_loss": draw_bat_loss,
+    "bat_loss_backward": draw_bat_loss_backward,
+    "soft_target_loss": draw_soft_target_loss,
+}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import SOME_LABELS, SOME_LOGITS, Right
 
 from bat_fast import ops
 
@@ -193,3 +194,12 @@ def test_under_compile(device):
         compiled(memory, index, logits), ops.ensemble_targets_(other, index, logits, momentum=0.9)
     )
     assert torch.equal(memory, other)
+
+
+RIGHT = {
+    "ensemble_targets_": Right(
+        {"memory": torch.rand(9, 6), "index": SOME_LABELS, "logits": SOME_LOGITS, "momentum": 0.9},
+        {"memory": {"a row less"}},
+    )
+}
+DRAWN_BY = {"ensemble_targets_": test_any_batch}
