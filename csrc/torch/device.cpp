@@ -14,6 +14,9 @@ namespace bat_fast {
 #if defined(BAT_FAST_CUDA)
 
 OnDevice::OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr,
+                  "bat_fast: torch's CUDA library (libtorch_cuda.so) is out of reach: build bat_fast again beside this "
+                  "torch, pip install --no-build-isolation --force-reinstall --no-deps bat_fast");
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream_));
 }
 
