@@ -36,6 +36,7 @@ def bench(capsys):
     return call
 
 
+@pytest.mark.slow
 def test_the_strength_is_that_of_the_trained_model_on_its_test_images(run, bench):
     found = bench("--run", run)
     trained = evaluate_saved(run, steps=3, device="cpu")
@@ -59,6 +60,7 @@ def test_the_strength_is_that_of_the_trained_model_on_its_test_images(run, bench
     assert found["other_start"]["loss_change"] != 0
 
 
+@pytest.mark.slow
 def test_eager_fp32_is_the_measure_even_where_it_is_not_timed(run, bench):
     both, alone = bench("--run", run), bench("--run", run, "--engines", "frozen", "--precisions", "bf16")
     assert [row["name"] for row in alone["rows"]] == ["frozen bf16"]
@@ -67,12 +69,14 @@ def test_eager_fp32_is_the_measure_even_where_it_is_not_timed(run, bench):
     assert alone["rows"][0]["robust_change"] == pytest.approx(row["robust_change"])
 
 
+@pytest.mark.slow
 def test_images_limit_what_is_judged_in_whole_batches(run, bench):
     one = ("--engines", "eager", "--precisions", "fp32")
     assert bench("--run", run, "--images", 1, *one)["judged_images"] == 128
     assert bench("--run", run, "--images", 129, *one)["judged_images"] == 256
 
 
+@pytest.mark.slow
 def test_a_method_that_remembers_samples_can_be_replayed(tmp_path, small, bench):
     Trainer(small(epochs=1, method={"name": "te", "start": 0}), tmp_path / "te").fit()
     (row,) = bench("--run", tmp_path / "te", "--engines", "eager", "--precisions", "fp32")["rows"]

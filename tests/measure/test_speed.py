@@ -13,6 +13,7 @@ from bat_fast.report.speed_table import weaker
 TINY = ["bench", "--recipe", "digits-bat", "--batch_size", "16", "--attack.steps", "3", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_bench_measures_every_engine_and_style(capsys):
     assert main([*TINY, "--seconds", "0", "--peers", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -28,6 +29,7 @@ def test_bench_measures_every_engine_and_style(capsys):
     assert rows["eager fp32"]["epoch_s"] == pytest.approx(1258 / rows["eager fp32"]["step_img_s"])
 
 
+@pytest.mark.slow
 def test_bench_prints_a_table(capsys):
     assert main([*TINY, "--seconds", "0", "--engines", "frozen", "--precisions", "fp32"]) == 0
     out = capsys.readouterr().out
