@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast.attacks.engine.adjoint import adjoint
-from bat_fast.attacks.engine.weights import Weights, affine_of
-
-__all__ = ["Convolution", "Weights", "affine_of"]
+from bat_fast.attacks.engine.weights import Weights
 
 _aten = torch.ops.aten
 

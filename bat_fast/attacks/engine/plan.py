@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast.attacks.engine.convolution import Weights, affine_of
 from bat_fast.attacks.engine.layers import (
     ActivationLayer,
     ConstantLayer,
@@ -24,6 +23,7 @@ from bat_fast.attacks.engine.layers import (
     SumLayer,
 )
 from bat_fast.attacks.engine.norms import AffineLayer
+from bat_fast.attacks.engine.weights import Weights, affine_of
 from bat_fast.ops.network import ACTIVATIONS, Map, PlanLayer, Window
 
 Refresh = Callable[[], object]
