@@ -7,26 +7,26 @@
 #include <cuda_fp16.h>
 #endif
 
+// BAT_HD: element math of both devices. BAT_INLINE: for lambdas inside BAT_CLONES, where one left out of line would be
+// compiled for the baseline processor only. BAT_CLONES: one binary, the speed of the processor at hand; the loop is
+// compiled for baseline x86-64, AVX2 and AVX-512, and the loader picks. Sanitizers do not understand the dispatch and
+// need no speed; their checks, inlined everywhere, would take minutes to compile.
 #if defined(__CUDACC__)
 #define BAT_HD __host__ __device__ __forceinline__
+#define BAT_INLINE
+#define BAT_CLONES
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BAT_HD inline
+#define BAT_INLINE
+#define BAT_CLONES
 #else
 #define BAT_HD inline __attribute__((always_inline))
-#endif
-
-// For lambdas inside BAT_CLONES: one left out of line would be compiled for the baseline processor only.
-#if defined(__CUDACC__)
-#define BAT_INLINE
-#else
 #define BAT_INLINE __attribute__((always_inline))
-#endif
-
-// One binary, the speed of the processor at hand: the loop is compiled for baseline x86-64, AVX2 and AVX-512, and
-// the loader picks. Sanitizers do not understand the dispatch, and need no speed.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define BAT_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define BAT_CLONES
+#endif
 #endif
 
 namespace bat_fast {

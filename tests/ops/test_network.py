@@ -215,7 +215,7 @@ def test_an_attack_is_its_steps(norm, loss, targeted):
     step, limits = getattr(ops, f"{norm}_step_"), {"step_size": 0.03, "eps": 0.05, "lo": 0.1, "hi": 0.8}
     expected = clean.clamp(0.1, 0.8)
     ours, reference = expected.to(memory_format=torch.channels_last, copy=True), expected.clone()
-    # dlr is constant where the label ranks third: an l2 step would magnify rounding errors of its gradient.
+    # dlr is constant where the label ranks third: an l2 step would magnify the rounding of a gradient of 0.
     moved = torch.ones(rows, dtype=torch.bool)
     for _ in range(4):
         logits = network.exact(expected)
