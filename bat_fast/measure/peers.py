@@ -36,12 +36,25 @@ def input_style(model: nn.Module, adv: Tensor, y: Tensor) -> Tensor:
 
 
 def written_start(x: Tensor, eps: float) -> Tensor:
-    """Images [N, C, H, W] anywhere in the ball around ``x``."""
+    """Images anywhere in the ball around ``x``.
+
+    Args:
+        x: clean images [N, C, H, W].
+        eps: radius in pixels.
+    """
     return (x + torch.empty_like(x).uniform_(-eps, eps)).clamp(0, 1)
 
 
 def written_step(adv: Tensor, grad: Tensor, x: Tensor, step_size: float, eps: float) -> Tensor:
-    """The images [N, C, H, W] after a step along ``grad``, inside the ball around ``x``."""
+    """The images after a step along ``grad``, inside the ball around ``x``.
+
+    Args:
+        adv: images [N, C, H, W].
+        grad: gradient of the loss at them, [N, C, H, W].
+        x: clean images [N, C, H, W].
+        step_size: step in pixels.
+        eps: radius in pixels.
+    """
     moved = adv + step_size * grad.sign()
     return (x + (moved - x).clamp(-eps, eps)).clamp(0, 1)
 

@@ -28,7 +28,7 @@ def gather_crop(images: Tensor, index: Tensor, corners: Tensor, mirrored: Tensor
 
 
 def slice_crop(images: Tensor, places: list[tuple[int, int, int, bool]], work: Tensor, out: Tensor) -> Tensor:
-    """The same by one slice for each image, into reused buffers."""
+    """Crops as of `gather_crop`, by one slice for each image, into reused buffers."""
     size = out.shape[-1]
     for batch_row, (image, row, column, flip) in zip(work, places, strict=True):
         crop = images[image, :, row : row + size, column : column + size]
