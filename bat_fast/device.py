@@ -9,7 +9,15 @@ import torch
 
 
 def pick_device(name: str) -> str:
-    """``auto`` becomes ``cuda`` where there is a GPU and ``cpu`` elsewhere; other names are checked.
+    """Choose a device, and make a GPU that is named by its number the current one of this thread.
+
+    So whatever is made, timed or waited for without naming a device meets the right GPU.
+
+    Args:
+        name: ``auto`` is ``cuda`` where there is a GPU and ``cpu`` elsewhere; other names are checked.
+
+    Returns:
+        The name of the device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ValueError: not a device of this machine.
@@ -22,6 +30,8 @@ def pick_device(name: str) -> str:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     return name
 
 

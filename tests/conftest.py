@@ -65,6 +65,13 @@ def fresh_random_inputs() -> None:
     torch.manual_seed(SEED)
 
 
+@pytest.fixture(autouse=True)
+def without_tf32() -> None:
+    """Lets a GPU compute float32 in float32, as a CPU does: TF32 has 10 bits, too few to compare by."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request: pytest.FixtureRequest) -> str:
     """Every device of this machine."""

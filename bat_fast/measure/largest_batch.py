@@ -20,6 +20,8 @@ _SHARE_CPU, _SHARE_GPU = 0.8, 0.9  # of what is free: the rest is for data and t
 _ENOUGH = 512.0  # MiB from the smallest to the largest size measured: they are known to some 20
 _MOST = 2**16  # images, where the size of the training set is not known
 _STEPS = 2  # of the attack: more take no more memory
+_FULL = re.compile("out.of.memory|alloc(ation)?_failed", re.IGNORECASE)  # of torch, CUDA, cuBLAS and cuDNN
+_NO_ENGINE = "unable to find an engine"  # cuDNN: no workspace was left, or nothing can compute this at all
 
 
 @dataclass
@@ -107,11 +109,14 @@ def search(attempt: Callable[[int], float], most: int) -> Found:
     Args:
         attempt: the peak in MiB of a batch size; raises what torch does where memory is exhausted.
         most: the largest size of interest.
+
+    Raises:
+        RuntimeError: what ``attempt`` raised, and what has to do with something else than memory.
     """
-    found = Found()
+    found, doubts = Found(), list[str]()
 
     def fits(size: int) -> bool:
-        found.memory[size] = _tried(attempt, size)
+        found.memory[size] = _tried(attempt, size, doubts)
         return found.memory[size] is not None
 
     size = _rounded(min(8, most))
@@ -121,17 +126,24 @@ def search(attempt: Callable[[int], float], most: int) -> Found:
     while high - low > (unit := 8 if low >= 8 else 1):
         middle = low + max(unit, (high - low) // 2 // unit * unit)
         low, high = (middle, high) if fits(middle) else (low, middle)
+    if doubts and not low:
+        raise RuntimeError(doubts[-1])
     found.largest, found.largest_mib = low, found.memory.get(low)
     return found
 
 
-def _tried(attempt: Callable[[int], float], size: int) -> float | None:
-    """The peak, or None; by the time it returns, what a failed attempt held is free again."""
+def _tried(attempt: Callable[[int], float], size: int, doubts: list[str]) -> float | None:
+    """The peak, or None; by the time it returns, what a failed attempt held is free again.
+
+    An error that lack of memory may explain, or something else, goes to ``doubts``.
+    """
     try:
         return attempt(size)
     except RuntimeError as error:  # torch.OutOfMemoryError is one; what cuBLAS and cuDNN raise is not
-        known = isinstance(error, torch.OutOfMemoryError)
-        if not known and not re.search("out of memory|alloc_failed", str(error), re.IGNORECASE):
+        text = str(error)
+        if _NO_ENGINE in text:
+            doubts.append(text)
+        elif not isinstance(error, torch.OutOfMemoryError) and not _FULL.search(text):
             raise
     gc.collect()  # the error has gone with its traceback, which held every tensor
     if torch.cuda.is_initialized():

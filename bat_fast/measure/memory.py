@@ -20,12 +20,12 @@ def growth_mib(run: Callable[[], object], device: str) -> float | None:
     """Growth of the peak of memory in MiB during one call; None where the system does not tell."""
     run()  # what is made once is made
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         run()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / _MIB
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / _MIB
     try:
         _forget_peak()
         before = _kib("VmRSS")

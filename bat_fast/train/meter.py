@@ -40,9 +40,9 @@ class EpochMeter:
             self._attack_s += time.perf_counter() - began
             return
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        first.record()
+        first.record(torch.cuda.current_stream(self._device))
         yield
-        last.record()
+        last.record(torch.cuda.current_stream(self._device))
         self._attacks.append((first, last))
 
     def add(self, terms: Terms, samples: int) -> None:
@@ -90,7 +90,7 @@ class EpochMeter:
     def speed(self) -> dict[str, float]:
         """``perf/...`` metrics: images per second, mean milliseconds of an attack, peak memory in MiB."""
         self._collect()
-        peak = torch.cuda.max_memory_allocated() / 2**20 if self._cuda else _resident_mib()
+        peak = torch.cuda.max_memory_allocated(self._device) / 2**20 if self._cuda else _resident_mib()
         return {
             "perf/img_s": self.images_per_second(),
             "perf/attack_ms": 1e3 * self._attack_s / max(1, self._steps),

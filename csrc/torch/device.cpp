@@ -22,6 +22,7 @@ OnDevice::OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
 
 OnDevice::~OnDevice() noexcept(false) {
   const cudaError_t error = cudaGetLastError();
+  if (std::uncaught_exceptions() != exceptions_) return;  // another error is on its way: a second ends the process
   STD_TORCH_CHECK(error == cudaSuccess, "bat_fast: a kernel did not start: ", cudaGetErrorString(error));
 }
 

@@ -3,6 +3,8 @@
 
 #include <torch/csrc/stable/accelerator.h>
 
+#include <exception>
+
 #include "tensors.h"
 
 namespace bat_fast {
@@ -15,12 +17,13 @@ LabelError* label_errors();
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& t);
-  ~OnDevice() noexcept(false);  // reports a failed launch
+  ~OnDevice() noexcept(false);  // reports a failed launch, unless another error is thrown already
   void* stream() const { return stream_; }
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;
   void* stream_ = nullptr;
+  const int exceptions_ = std::uncaught_exceptions();
 };
 
 // Types that kernels are compiled for: these, where a binding names no others.

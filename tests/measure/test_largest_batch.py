@@ -84,6 +84,32 @@ def test_what_is_no_lack_of_memory_is_raised():
     assert found.largest == 96
 
 
+NO_ENGINE = "GET was unable to find an engine to execute this computation"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory",
+        "CUDA ran out of memory outside PyTorch's allocator.",
+        "CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        NO_ENGINE,
+        NO_ENGINE.replace("GET", "FIND"),
+    ],
+)
+def test_lack_of_memory_has_many_names(message):
+    assert search(gpu(100, error=lambda _: RuntimeError(message)), 1000).largest == 96
+
+
+def test_what_no_engine_computes_at_any_size_is_raised():
+    # It is no lack of memory then: "nothing fits" would hide the reason.
+    with pytest.raises(RuntimeError, match="unable to find an engine"):
+        search(gpu(0, error=lambda _: RuntimeError(NO_ENGINE)), 1000)
+
+
 @pytest.mark.parametrize(
     ("budget", "slope", "expected", "check"),
     [

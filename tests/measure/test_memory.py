@@ -89,3 +89,19 @@ def test_sizes_as_people_write_them(text, expected):
 def test_no_sizes(text):
     with pytest.raises(ValueError, match=r"^expected a size such as 8GiB or 600MiB"):
         mib(text)
+
+
+def test_the_gpu_that_is_named_is_measured(monkeypatch):
+    asked = []
+    answers = {"memory_allocated": 3 << 20, "max_memory_allocated": 10 << 20}
+    for name in ("synchronize", "reset_peak_memory_stats", *answers):
+        monkeypatch.setattr(
+            torch.cuda, name, lambda device, name=name: asked.append((name, device)) or answers.get(name)
+        )
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)  # of all devices
+    assert growth_mib(lambda: asked.append("run"), "cuda:1") == 7
+    assert peak_mib(lambda: asked.append("run"), "cuda:1") == 10
+    reset = ("reset_peak_memory_stats", "cuda:1")
+    before, after = ("memory_allocated", "cuda:1"), ("max_memory_allocated", "cuda:1")
+    wait = ("synchronize", "cuda:1")
+    assert asked == ["run", wait, reset, before, "run", wait, after, reset, "run", wait, after]

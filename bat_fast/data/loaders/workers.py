@@ -60,10 +60,17 @@ class TorchLoader(Loader):
 
     def _batch(self, part: Tensor, images: Tensor, failed: dict[int, str]) -> Pixels:
         self._report({int(part[place]): reason for place, reason in failed.items()})
-        kept = [place for place in range(len(part)) if place not in failed]
-        where = part[kept] if failed else part
         store = images.to(self.device, non_blocking=True)
-        return Pixels(store, torch.tensor(kept, device=self.device), where.to(self.device))
+        if not failed:
+            return Pixels(store, torch.arange(len(part), device=self.device), self._sent(part))
+        kept = torch.tensor([place for place in range(len(part)) if place not in failed], dtype=torch.int64)
+        return Pixels(store, self._sent(kept), self._sent(part[kept]))
+
+    def _sent(self, places: Tensor) -> Tensor:
+        """``places`` on the device, without a wait for the step that it computes."""
+        if self.device.type == "cuda":  # from memory that is not pinned a copy waits
+            places = places.pin_memory()
+        return places.to(self.device, non_blocking=True)
 
 
 def _ignore_ctrl_c(_: int) -> None:
