@@ -10,7 +10,7 @@ import torch
 from by_hand import STEPS, folded, hand_pgd, repository_pgd
 from torch import Tensor, nn
 
-from bat_fast.ops.network import Layer, Map, network_attack_, network_gradient, network_plan
+from bat_fast.ops.network import Map, PlanLayer, network_attack_, network_gradient, network_plan
 from operators import Call, Case, Inputs, Work, size
 
 EPS, BATCH = 8 / 255, 128
@@ -43,8 +43,10 @@ class Network:
         bias = PIXELS * HIDDEN
         second, last = bias + HIDDEN, bias + HIDDEN + HIDDEN * CLASSES
         layers = (
-            Layer("window", 0, -1, -1, PIXELS, "relu", images, hidden, weight=0, bias=bias),
-            Layer("window", PIXELS, -1, -1, PIXELS + HIDDEN, None, hidden, logits, weight=second, bias=last),
+            PlanLayer("window", 0, -1, -1, PIXELS, "relu", images, hidden, weight=0, bias=bias),
+            PlanLayer(
+                "window", PIXELS, -1, -1, PIXELS + HIDDEN, None, hidden, logits, weight=second, bias=last
+            ),
         )
         weights = torch.cat([p.detach().flatten() for p in self.model.parameters()])
         self.given = {"plan": network_plan(layers), "weights": weights, "classes": CLASSES}
