@@ -118,10 +118,18 @@ def test_weights_stay_where_a_graph_would_read_them(bn_mode):
     assert seen[0].outside == seen[1].outside
 
 
+class Counts(dict):
+    """Number of captures and replays; the arguments of each capture; the devices made current."""
+
+    def __init__(self, **numbers):
+        super().__init__(**numbers)
+        self.arguments, self.devices = [], []
+
+
 @pytest.fixture
 def recorded(monkeypatch):
     """Stand-ins for CUDA graphs: a replay calls again what was called at the capture."""
-    counts = {"captures": 0, "replays": 0}
+    counts = Counts(captures=0, replays=0)
     current = []
 
     class Graph:
@@ -130,27 +138,39 @@ def recorded(monkeypatch):
             self.loop()
 
     @contextmanager
-    def capture(graph):
+    def capture(graph, **how):
         counts["captures"] += 1
+        counts.arguments.append(how | {"device": counts.devices[-1]})
         current.append(graph)
         yield
 
     class Stream:
+        def __init__(self, device):
+            self.device = device
+
         def wait_stream(self, other):
-            del other
+            assert self.device == other.device
 
     @contextmanager
-    def stream(_):
+    def stream(chosen):
+        assert chosen.device == counts.devices[-1]
         yield
 
-    def captured(self, loop, tensors):
-        original(self, loop, tensors)
+    @contextmanager
+    def device(chosen):
+        counts.devices.append(chosen)
+        yield
+        counts.devices.pop()
+
+    def captured(self, loop, tensors, memory=None):
+        original(self, loop, tensors, memory)
         current[-1].loop = lambda: loop(**self._static)
 
     original = cuda_graph.Captured.__init__
     monkeypatch.setattr(cuda_graph.Captured, "__init__", captured)
     for name, stand_in in {
-        "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream
+        "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream,
+        "device": device, "graph_pool_handle": object,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
     return counts
@@ -169,6 +189,20 @@ def test_static_buffers_carry_every_batch(recorded):
         run({"adv": adv, "y": y, "soft": None})
         torch.testing.assert_close(adv, 2 * x + y[:, None])
     assert recorded == {"captures": 1, "replays": 3}
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_a_capture_names_device_stream_and_pool(device, recorded):
+    """On fake CUDA tensors, while another device is the current one."""
+    with FakeTensorMode():
+        x = torch.rand(3, 2, device=device)
+        first = cuda_graph.Captured(lambda adv: adv.mul_(2), {"adv": x})
+        second = cuda_graph.Captured(lambda adv: adv.add_(2), {"adv": x}, first.memory)
+    assert first.memory is second.memory
+    assert first.memory.stream.device == torch.device(device)
+    expected = {"pool": first.memory.pool, "stream": first.memory.stream, "device": torch.device(device)}
+    assert recorded.arguments == [expected | {"capture_error_mode": "thread_local"}] * 2
+    assert recorded.devices == []
 
 
 def test_signature_separates_what_one_graph_cannot_serve():
