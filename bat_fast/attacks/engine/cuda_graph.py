@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bat_fast.attacks.engine.attacked_model import preserved_rng
+from bat_fast.attacks.engine.attacked_model import AttackedModel, preserved_rng
 
 Tensors = dict[str, Tensor | None]
+_KEPT = 4  # graphs of an engine: full and last batches of training and evaluation
+_SETTINGS = 2  # of them for tensors of one signature: radius or weights may change every epoch
 _WARM_UP = 2  # runs before the capture: libraries choose algorithms and allocate workspaces
 
 
 class GraphMemory:
     """What the graphs of one device share: a pool of memory, and the stream that they are captured on.
 
-    Graphs replay one after another and leave nothing in the pool, so the next may use the same blocks. A block
-    serves one stream only, hence one stream. torch gives a pool up with its last graph, and it cannot be used
+    Graphs replay one after another and leave nothing in the pool, so all may use the same blocks. A block
+    serves one stream, hence one stream. torch gives a pool up with its last graph, and it cannot be used
     again: let it live as long as they do.
     """
 
@@ -80,6 +84,66 @@ class Captured:
         adv.copy_(moved)
 
 
+class Graphs:
+    """Captured loops; those used least recently make room for new ones.
+
+    A copy starts empty: a graph belongs to the tensors that it was captured with.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Hashable, ...], tuple[AttackedModel, Captured]] = {}
+        self._refused: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[type[Graphs], tuple[()]]:
+        return Graphs, ()
+
+    def run(
+        self, loop: Callable[..., Any], network: AttackedModel, model: nn.Module, tensors: Tensors
+    ) -> None:
+        """Replay ``loop(network, **tensors)``, after a capture where there is none.
+
+        Args:
+            loop: equal loops share a graph, see `bat_fast.attacks.engine.Loop`.
+            network: what the loop runs on.
+            model: that ``network`` stands for.
+            tensors: ``adv`` among them, which is moved.
+
+        Raises:
+            CaptureError: now or before on this model; ``tensors`` are as they were.
+        """
+        if model in self._refused:
+            raise CaptureError(self._refused[model])
+        key = (signature(tensors), loop, id(network), addresses(model))
+        graph = self._kept.pop(key, None)
+        if graph is None:
+            try:
+                graph = network, Captured(partial(loop, network), tensors, self._memory(tensors))
+            except CaptureError as error:
+                self._refused[model] = str(error)
+                raise
+        self._kept[key] = graph
+        self._make_room(key[0])
+        graph[1](tensors)
+
+    def _memory(self, tensors: Tensors) -> GraphMemory | None:
+        """The memory of the graphs on the device of ``tensors``."""
+        adv = tensors["adv"]
+        assert adv is not None
+        memories = (captured.memory for _, captured in self._kept.values())
+        return next((memory for memory in memories if memory.device == adv.device), None)
+
+    def _make_room(self, alike: Hashable) -> None:
+        """Forget graphs beyond those to keep, of the signature ``alike`` and in all.
+
+        After a capture rather than before it: the pool lives as long as one graph does.
+        """
+        settings = [key for key in self._kept if key[0] == alike]
+        for key in settings[:-_SETTINGS]:
+            del self._kept[key]
+        for key in list(self._kept)[:-_KEPT]:
+            del self._kept[key]
+
+
 class CaptureError(Exception):
     """A loop cannot be recorded as a CUDA graph; the message says why."""
 
@@ -102,6 +166,6 @@ def signature(tensors: Tensors) -> tuple[Any, ...]:
     )
 
 
-def addresses(model: torch.nn.Module) -> tuple[int, ...]:
+def addresses(model: nn.Module) -> tuple[int, ...]:
     """Addresses of the parameters and buffers of a model, which a captured graph reads there."""
     return tuple(t.data_ptr() for group in (model.parameters(), model.buffers()) for t in group)
