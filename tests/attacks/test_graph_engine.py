@@ -120,11 +120,11 @@ def test_weights_stay_where_a_graph_would_read_them(bn_mode):
 
 
 class Counts(dict):
-    """Number of captures and replays; the arguments of each capture; the devices made current."""
+    """Number of captures and replays; arguments of each capture; devices made current; waits for a stream."""
 
     def __init__(self, **numbers):
         super().__init__(**numbers)
-        self.arguments, self.devices = [], []
+        self.arguments, self.devices, self.waits = [], [], 0
 
 
 @pytest.fixture
@@ -151,6 +151,9 @@ def recorded(monkeypatch):
 
         def wait_stream(self, other):
             assert self.device == other.device
+
+        def synchronize(self):
+            counts.waits += 1
 
     @contextmanager
     def stream(chosen):
@@ -361,6 +364,49 @@ def test_a_failed_capture_leaves_the_images_and_runs_frozen(name, recorded, monk
     assert len(said) == 1
     assert len(attempts) == 1
     assert recorded == {"captures": 0, "replays": 0}
+
+
+def test_a_wrong_label_is_reported_at_a_replay(recorded, monkeypatch):
+    """With a stand-in for the flag that kernels of a GPU set and operators look at when they are called."""
+    flag, called = [], []
+
+    def attack_grad(logits, target):
+        called.append((recorded["captures"], recorded["replays"], recorded.waits))
+        assert logits.device == target.device
+        if flag:
+            raise RuntimeError(f"target of an earlier call held class {flag.pop()}")
+        return original(logits, target)
+
+    def loop(adv, y):
+        adv.add_(1)
+        if adv.shape[0] <= int(y.max()):
+            flag[:] = [int(y.max())]
+
+    original = cuda_graph.ops.attack_grad
+    monkeypatch.setattr(cuda_graph.ops, "attack_grad", attack_grad)
+    good, bad = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 7])
+    run = cuda_graph.Captured(loop, {"adv": torch.rand(3, 2), "y": good})
+    run({"adv": torch.rand(3, 2), "y": good})
+    with pytest.raises(RuntimeError, match="class 7"):
+        run({"adv": torch.rand(3, 2), "y": bad})
+    run({"adv": torch.rand(3, 2), "y": good})
+    with pytest.raises(RuntimeError, match="class 7"):  # not a CaptureError: nothing to run another way
+        cuda_graph.Captured(loop, {"adv": torch.rand(3, 2), "y": bad})
+    assert called == [(0, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1), (1, 3, 2)]
+
+
+def test_a_report_reaches_the_operator_with_nothing_in_it():
+    """The native operator, not only the checks before it, is called on no rows."""
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    seen = []
+    with Names():
+        cuda_graph.report_labels(torch.device("cpu"))
+    assert "bat_fast.attack_grad.default" in seen
 
 
 @pytest.mark.usefixtures("recorded")
