@@ -1,4 +1,4 @@
-"""One PGD step as a GPU would run it: operators and layout copies, counted on fake CUDA tensors."""
+"""Attacks as a GPU would run them, on fake CUDA tensors: operators, layout copies, reads on the host."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bat_fast import PGD, AttackLoss, models
-from bat_fast.attacks import untouched
+from bat_fast.attacks import Attack, by_name, untouched
 from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import trace
@@ -15,6 +15,9 @@ from bat_fast.attacks.engine.trace import trace
 aten = torch.ops.aten
 # They launch nothing.
 VIEWS = {"device", "detach", "view", "expand", "t", "as_strided", "empty", "new_empty", "empty_like"}
+
+
+READS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "item", "_unique2"}
 
 
 class Launches(TorchDispatchMode):
@@ -85,3 +88,52 @@ def test_a_step_lays_nothing_out_anew(name, size, most, dtype):
     first, last = convolutions[0], convolutions[-1]
     assert [copy for copy in launches.copies if first <= copy[0] <= last] == []
     assert len(launches.names) <= most, len(launches.names)
+
+
+class HostReads(TorchDispatchMode):
+    """Raises where the host would wait for a value on the device, which no capture survives."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.partition("::")[2]
+        result = function(*args, **(kwargs or {})) if name not in READS else None
+        moved = name in ("_to_copy", "copy_") and (args[1] if name == "copy_" else args[0]).is_cuda
+        if name in READS or (moved and not result.is_cuda):
+            raise AssertionError(f"{name} reads on the host")
+        self.calls += 1
+        return result
+
+
+@pytest.mark.parametrize("name", by_name())
+def test_no_attack_reads_on_the_host_in_its_loop(name, monkeypatch):
+    """Every attack there is, called as a user calls it, with the loop on the frozen program."""
+    calls = []
+
+    def iterate(attack, loop, **tensors):
+        x = tensors["adv"]
+        program = Program(trace(attack.model, x), attack.model, x, None)
+        program.refresh()
+        with HostReads() as reads:
+            loop(program, **tensors)
+        calls.append(reads.calls)
+
+    monkeypatch.setattr(Attack, "iterate", iterate)
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = models.create("small_cnn", num_classes=10)
+            x, y = torch.rand(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64)
+        attack = by_name()[name](model)
+        attack._range_seen = True  # the first batch alone is looked at
+        attack(x, y)
+    assert min(calls) > 20
+
+
+@pytest.mark.parametrize("read", ["item", "cpu", "nonzero", "tolist", "__bool__"])
+def test_a_read_on_the_host_would_be_found(read):
+    with FakeTensorMode(), HostReads():
+        value = torch.ones(1, device="cuda")
+        with pytest.raises(AssertionError, match="reads on the host"):
+            getattr(value, read)()
