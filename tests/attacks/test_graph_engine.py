@@ -3,6 +3,7 @@
 import ast
 import copy
 import inspect
+import warnings
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
@@ -118,10 +119,18 @@ def test_weights_stay_where_a_graph_would_read_them(bn_mode):
     assert seen[0].outside == seen[1].outside
 
 
+class Counts(dict):
+    """Number of captures and replays; arguments of each capture; devices made current; waits for a stream."""
+
+    def __init__(self, **numbers):
+        super().__init__(**numbers)
+        self.arguments, self.devices, self.waits = [], [], 0
+
+
 @pytest.fixture
 def recorded(monkeypatch):
     """Stand-ins for CUDA graphs: a replay calls again what was called at the capture."""
-    counts = {"captures": 0, "replays": 0}
+    counts = Counts(captures=0, replays=0)
     current = []
 
     class Graph:
@@ -130,27 +139,42 @@ def recorded(monkeypatch):
             self.loop()
 
     @contextmanager
-    def capture(graph):
+    def capture(graph, **how):
         counts["captures"] += 1
+        counts.arguments.append(how | {"device": counts.devices[-1]})
         current.append(graph)
         yield
 
     class Stream:
+        def __init__(self, device):
+            self.device = device
+
         def wait_stream(self, other):
-            del other
+            assert self.device == other.device
+
+        def synchronize(self):
+            counts.waits += 1
 
     @contextmanager
-    def stream(_):
+    def stream(chosen):
+        assert chosen.device == counts.devices[-1]
         yield
 
-    def captured(self, loop, tensors):
-        original(self, loop, tensors)
+    @contextmanager
+    def device(chosen):
+        counts.devices.append(chosen)
+        yield
+        counts.devices.pop()
+
+    def captured(self, loop, tensors, memory=None):
+        original(self, loop, tensors, memory)
         current[-1].loop = lambda: loop(**self._static)
 
     original = cuda_graph.Captured.__init__
     monkeypatch.setattr(cuda_graph.Captured, "__init__", captured)
     for name, stand_in in {
-        "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream
+        "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream,
+        "device": device, "graph_pool_handle": object,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
     return counts
@@ -169,6 +193,20 @@ def test_static_buffers_carry_every_batch(recorded):
         run({"adv": adv, "y": y, "soft": None})
         torch.testing.assert_close(adv, 2 * x + y[:, None])
     assert recorded == {"captures": 1, "replays": 3}
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_a_capture_names_device_stream_and_pool(device, recorded):
+    """On fake CUDA tensors, while another device is the current one."""
+    with FakeTensorMode():
+        x = torch.rand(3, 2, device=device)
+        first = cuda_graph.Captured(lambda adv: adv.mul_(2), {"adv": x})
+        second = cuda_graph.Captured(lambda adv: adv.add_(2), {"adv": x}, first.memory)
+    assert first.memory is second.memory
+    assert first.memory.stream.device == torch.device(device)
+    expected = {"pool": first.memory.pool, "stream": first.memory.stream, "device": torch.device(device)}
+    assert recorded.arguments == [expected | {"capture_error_mode": "thread_local"}] * 2
+    assert recorded.devices == []
 
 
 def test_signature_separates_what_one_graph_cannot_serve():
@@ -236,6 +274,168 @@ def test_a_loop_with_another_setting_is_not_replayed(kind, name, recorded):
         torch.testing.assert_close(result(captured, loop), result(plain, loop), rtol=0, atol=1e-12)
     assert not torch.equal(result(plain, first), result(plain, second))
     assert recorded == {"captures": 2, "replays": 4}
+
+
+def conv_net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+
+
+def moved(engine, loop, model, x, y):
+    """``x`` [N, 3, 8, 8] after ``loop``, on what says that it is a GPU where the engine may capture."""
+    adv = x.clone() if engine.name == "frozen" else x.clone().as_subclass(OnGPU)
+    rest = {"clean": x, "y": y, "targets": None, "reference": None, "soft": None}
+    with torch.no_grad(), untouched(model, "eval"):
+        engine.run(loop, model, None, {"adv": adv, **rest})
+    return adv.as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("name", ["auto", "graph"])
+def test_auto_captures_on_a_gpu(name, recorded):
+    model, x, y = conv_net(), torch.rand(6, 3, 8, 8), torch.arange(6) % 5
+    loop, engine = Climb("ce", 0.0, 3, STEP), Engine(name)
+    expected = moved(Engine("frozen"), loop, model, x, y)
+    for _ in range(2):
+        assert torch.equal(moved(engine, loop, model, x, y), expected)
+    assert recorded == {"captures": 1, "replays": 2}
+    again = copy.deepcopy(engine)  # a graph cannot be copied, and is captured anew
+    assert torch.equal(moved(again, loop, model, x, y), expected)
+    assert recorded == {"captures": 2, "replays": 3}
+
+
+def test_auto_runs_what_cannot_be_frozen_as_it_is(recorded):
+    class ByValue(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(192, 4)
+
+        def forward(self, x):
+            z = self.head(x.flatten(1))
+            return z if z.sum() > 0 else -z
+
+    model, x, y = ByValue().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 4
+    loop = Climb("ce", 0.0, 3, STEP)
+    with pytest.warns(UserWarning, match="attacks on ByValue are not folded"):
+        ours = moved(Engine("auto"), loop, model, x, y)
+    assert torch.equal(ours, moved(Engine("frozen"), loop, model, x, y))
+    assert recorded == {"captures": 0, "replays": 0}
+
+
+def test_on_a_cpu_auto_is_silent():
+    class Silent(nn.Sequential):
+        pass
+
+    model, x, y = Silent(nn.Flatten(), nn.Linear(12, 4)), torch.rand(2, 3, 2, 2), torch.tensor([0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adv = PGD(model, engine="auto", steps=3)(x, y, draw=0)
+    assert torch.equal(adv, PGD(model, engine="frozen", steps=3)(x, y, draw=0))
+
+
+@pytest.mark.parametrize("name", ["auto", "graph"])
+def test_a_failed_capture_leaves_the_images_and_runs_frozen(name, recorded, monkeypatch):
+    kind = type(f"Uncaptured_{name}", (nn.Sequential,), {})
+    model, x, y = kind(*conv_net()).eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 5
+    step = Step.__call__
+    attempts = []
+
+    @contextmanager
+    def broken(graph, **how):
+        attempts.append((graph, how))
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def fails_when_captured(self, adv, grad, clean):
+        step(self, adv, grad, clean)  # the images have moved when it fails
+        if recorded.devices:
+            calls.append(1)
+            if len(calls) == 8:  # two warm-ups of three steps, and the second step of the capture
+                raise ValueError("a read on the host")
+
+    calls = []
+    monkeypatch.setattr(torch.cuda, "graph", broken)
+    monkeypatch.setattr(Step, "__call__", fails_when_captured)
+    loop, engine = Climb("ce", 0.0, 3, STEP), Engine(name)
+    expected = moved(Engine("frozen"), loop, model, x, y)
+    with pytest.warns(UserWarning, match="not captured: ValueError: a read on the host") as said:
+        results = [moved(engine, loop, model, x, y) for _ in range(3)]
+    assert all(torch.equal(result, expected) for result in results)
+    assert len(said) == 1
+    assert len(attempts) == 1
+    assert recorded == {"captures": 0, "replays": 0}
+
+
+def test_a_wrong_label_is_reported_at_a_replay(recorded, monkeypatch):
+    """With a stand-in for the flag that kernels of a GPU set and operators look at when they are called."""
+    flag, called = [], []
+
+    def attack_grad(logits, target):
+        called.append((recorded["captures"], recorded["replays"], recorded.waits))
+        assert logits.device == target.device
+        if flag:
+            raise RuntimeError(f"target of an earlier call held class {flag.pop()}")
+        return original(logits, target)
+
+    def loop(adv, y):
+        adv.add_(1)
+        if adv.shape[0] <= int(y.max()):
+            flag[:] = [int(y.max())]
+
+    original = cuda_graph.ops.attack_grad
+    monkeypatch.setattr(cuda_graph.ops, "attack_grad", attack_grad)
+    good, bad = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 7])
+    run = cuda_graph.Captured(loop, {"adv": torch.rand(3, 2), "y": good})
+    run({"adv": torch.rand(3, 2), "y": good})
+    with pytest.raises(RuntimeError, match="class 7"):
+        run({"adv": torch.rand(3, 2), "y": bad})
+    run({"adv": torch.rand(3, 2), "y": good})
+    with pytest.raises(RuntimeError, match="class 7"):  # not a CaptureError: nothing to run another way
+        cuda_graph.Captured(loop, {"adv": torch.rand(3, 2), "y": bad})
+    assert called == [(0, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1), (1, 3, 2)]
+
+
+def test_a_report_reaches_the_operator_with_nothing_in_it():
+    """The native operator, not only the checks before it, is called on no rows."""
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    seen = []
+    with Names():
+        cuda_graph.report_labels(torch.device("cpu"))
+    assert "bat_fast.attack_grad.default" in seen
+
+
+@pytest.mark.usefixtures("recorded")
+def test_an_error_of_the_loop_itself_is_not_taken_for_a_failed_capture():
+    def loop(*_, **__):
+        raise ValueError("a label of no class")
+
+    with pytest.raises(ValueError, match="a label of no class"):
+        moved(Engine("graph"), loop, conv_net(), torch.rand(6, 3, 8, 8), torch.arange(6) % 5)
+
+
+def test_graphs_of_older_settings_and_shapes_go(recorded):
+    """A radius that changes every epoch leaves two graphs for each shape, and four in all stay."""
+    model, engine = conv_net(), Engine("graph")
+
+    def attack(batch, eps):
+        loop = Climb("ce", 0.0, 1, replace(STEP, eps=eps))
+        moved(engine, loop, model, torch.rand(batch, 3, 8, 8), torch.arange(batch) % 5)
+        return recorded["captures"]
+
+    assert [attack(batch, eps) for eps in (1, 2, 3) for batch in (4, 2)] == [1, 2, 3, 4, 5, 6]
+    kept = engine._graphs._kept
+    assert len(kept) == 4
+    assert len({captured.memory.pool for _, captured in kept.values()}) == 1
+    assert attack(4, 2) == 6
+    assert attack(4, 1) == 7  # it went; now 3 has not been used for the longest time
+    assert attack(4, 2) == 7
+    assert attack(4, 3) == 8
+    assert [attack(3, 1), attack(2, 3), attack(4, 2)] == [9, 9, 9]  # the last batch of epoch 2 went
 
 
 def test_without_a_gpu_the_steps_run_one_by_one_and_say_so():

@@ -98,8 +98,8 @@ class Convolution:
         """
         if self._adjoint is not None:
             return self._adjoint(grad)
-        # Only the shape of the input is read.
-        x = grad.new_empty(1).expand(self.shape)
+        # Only shape and layout of the input are read. cuDNN copies the gradient into that layout, and back.
+        x = torch.empty(self.shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
         return _aten.convolution_backward(
             grad, x, self.weights.weight, None, self.stride, self.padding, self.dilation,
             False, [0, 0], self.groups, [True, False, False],

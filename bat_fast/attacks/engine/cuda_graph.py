@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bat_fast import ops
+from bat_fast.attacks.engine.attacked_model import AttackedModel, preserved_rng
 
 Tensors = dict[str, Tensor | None]
+_KEPT = 4  # graphs of an engine: full and last batches of training and evaluation
+_SETTINGS = 2  # of them for tensors of one signature: radius or weights may change every epoch
 _WARM_UP = 2  # runs before the capture: libraries choose algorithms and allocate workspaces
+
+
+class GraphMemory:
+    """What the graphs of one device share: a pool of memory, and the stream that they are captured on.
+
+    Graphs replay one after another and leave nothing in the pool, so all may use the same blocks. A block
+    serves one stream, hence one stream. torch gives a pool up with its last graph, and it cannot be used
+    again: let it live as long as they do.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream(device)
 
 
 class Captured:
     """``loop(**tensors)``, recorded once and replayed.
 
     The loop must change ``adv`` in place, read nothing on the host, and find what it reads beside its
-    arguments where it was at the capture.
+    arguments where it was at the capture. Whatever fails here, ``tensors`` are as they were.
 
     Args:
         loop: what to record.
         tensors: arguments of the shapes, dtypes and layouts of every later call; not kept.
+        memory: of the graphs beside this one; None makes some.
+
+    Raises:
+        CaptureError: the loop runs, and cannot be recorded.
     """
 
-    def __init__(self, loop: Callable[..., Any], tensors: Tensors) -> None:
+    def __init__(self, loop: Callable[..., Any], tensors: Tensors, memory: GraphMemory | None = None) -> None:
         self._static = {name: None if t is None else t.clone() for name, t in tensors.items()}
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                loop(**self._static)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            loop(**self._static)
+        adv = self._static["adv"]
+        assert adv is not None
+        device = adv.device
+        with torch.cuda.device(device):
+            self.memory = memory = GraphMemory(device) if memory is None else memory
+            stream = memory.stream
+            stream.wait_stream(torch.cuda.current_stream(device))
+            # The warm-up leaves the random numbers of dropout to the replay.
+            with torch.cuda.stream(stream), preserved_rng(adv):
+                for _ in range(_WARM_UP):
+                    loop(**self._static)
+            stream.synchronize()  # a wrong label is an error of the caller, not of the capture
+            report_labels(device)
+            self._graph = torch.cuda.CUDAGraph()
+            try:
+                # Threads that load data may allocate and wait meanwhile.
+                with torch.cuda.graph(
+                    self._graph, pool=memory.pool, stream=stream, capture_error_mode="thread_local"
+                ):
+                    loop(**self._static)
+            except Exception as error:
+                raise CaptureError(_line(_first(error))) from error
 
     def __call__(self, tensors: Tensors) -> None:
         """Run the loop on ``tensors``, of which it changes ``adv``."""
@@ -42,10 +80,95 @@ class Captured:
             if static is not None and value is not None:
                 static.copy_(value)
         self._graph.replay()
+        report_labels(self.memory.device)
         adv, moved = tensors["adv"], self._static["adv"]
         assert adv is not None
         assert moved is not None
         adv.copy_(moved)
+
+
+class Graphs:
+    """Captured loops; those used least recently make room for new ones.
+
+    A copy starts empty: a graph belongs to the tensors that it was captured with.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Hashable, ...], tuple[AttackedModel, Captured]] = {}
+        self._refused: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[type[Graphs], tuple[()]]:
+        return Graphs, ()
+
+    def run(
+        self, loop: Callable[..., Any], network: AttackedModel, model: nn.Module, tensors: Tensors
+    ) -> None:
+        """Replay ``loop(network, **tensors)``, after a capture where there is none.
+
+        Args:
+            loop: equal loops share a graph, see `bat_fast.attacks.engine.Loop`.
+            network: what the loop runs on.
+            model: that ``network`` stands for.
+            tensors: ``adv`` among them, which is moved.
+
+        Raises:
+            CaptureError: now or before on this model; ``tensors`` are as they were.
+        """
+        if model in self._refused:
+            raise CaptureError(self._refused[model])
+        key = (signature(tensors), loop, id(network), addresses(model))
+        graph = self._kept.pop(key, None)
+        if graph is None:
+            try:
+                graph = network, Captured(partial(loop, network), tensors, self._memory(tensors))
+            except CaptureError as error:
+                self._refused[model] = str(error)
+                raise
+        self._kept[key] = graph
+        self._make_room(key[0])
+        graph[1](tensors)
+
+    def _memory(self, tensors: Tensors) -> GraphMemory | None:
+        """The memory of the graphs on the device of ``tensors``."""
+        adv = tensors["adv"]
+        assert adv is not None
+        memories = (captured.memory for _, captured in self._kept.values())
+        return next((memory for memory in memories if memory.device == adv.device), None)
+
+    def _make_room(self, alike: Hashable) -> None:
+        """Forget graphs beyond those to keep, of the signature ``alike`` and in all.
+
+        After a capture rather than before it: the pool lives as long as one graph does.
+        """
+        settings = [key for key in self._kept if key[0] == alike]
+        for key in settings[:-_SETTINGS]:
+            del self._kept[key]
+        for key in list(self._kept)[:-_KEPT]:
+            del self._kept[key]
+
+
+class CaptureError(Exception):
+    """A loop cannot be recorded as a CUDA graph; the message says why."""
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that ``error`` came after: the end of a broken capture raises one of its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+
+
+def report_labels(device: torch.device) -> None:
+    """Raise if a kernel that has run met a label that is no class; does not wait for those that still run.
+
+    Kernels of a GPU leave word of it, and an operator reports it when it is called. A replay calls none, so
+    this calls one, on nothing.
+    """
+    ops.attack_grad(torch.empty(0, 1, device=device), torch.empty(0, dtype=torch.int64, device=device))
 
 
 def signature(tensors: Tensors) -> tuple[Any, ...]:
@@ -55,6 +178,6 @@ def signature(tensors: Tensors) -> tuple[Any, ...]:
     )
 
 
-def addresses(model: torch.nn.Module) -> tuple[int, ...]:
+def addresses(model: nn.Module) -> tuple[int, ...]:
     """Addresses of the parameters and buffers of a model, which a captured graph reads there."""
     return tuple(t.data_ptr() for group in (model.parameters(), model.buffers()) for t in group)

@@ -104,7 +104,8 @@ class ConvLayer(Layer):
         if self.conv.step == 1:
             grads.add(self.sources[0], passed, own=True)
         else:
-            grads.add_sampled(self.sources[0], passed, self.conv.step, self.conv.shape)
+            shape = (len(passed), *self.conv.shape[1:])
+            grads.add_sampled(self.sources[0], passed, self.conv.step, shape)
         if self.other is not None:
             grads.add(self.other, grad, own=own)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
 
 from bat_fast.attacks.engine.attacked_model import preserved_rng
 from bat_fast.attacks.engine.fuse import Fusion
@@ -40,9 +41,14 @@ class Program:
         names = Names(model)
         values: dict[fx.Node, Any] = {}
         with preserved_rng(x):
-            for node in list(graph.nodes)[:-1]:
+            nodes = list(graph.nodes)[:-1]
+            last = {source: node for node in nodes for source in node.all_input_nodes}
+            for node in nodes:
                 args, kwargs = (fx.node.map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
                 values[node] = x if node.op == "placeholder" else run(node, names, args, kwargs)
+                for source in node.all_input_nodes:
+                    if last[source] is node:  # all values at once would be twice what an attack needs
+                        values[source] = tree_map_only(Tensor, _outline, values[source])
         fusion = Fusion(graph, names, values, dtype)
         self.layers = fusion.layers()
         *_, output = graph.nodes
@@ -100,6 +106,13 @@ class Program:
             free.append([slot for slot in dict.fromkeys(layer.sources) if slot not in seen])
             seen.update(layer.sources)
         return free[::-1]
+
+
+def _outline(value: Tensor) -> Tensor:
+    """``value`` without its numbers."""
+    if value.layout != torch.strided:
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain
-from bat_fast.attacks.engine.cuda_graph import Captured, Tensors, addresses, signature
+from bat_fast.attacks.engine.cuda_graph import CaptureError, Graphs, Tensors, signature
 from bat_fast.attacks.engine.freeze import freezer_of, say_once
 from bat_fast.attacks.engine.trace import CompiledError, UnsuitableError
 
 ENGINES = ("auto", "eager", "frozen", "graph", "compile", "measure")
-_KEPT = 4  # captured loops: a graph holds the memory of a whole attack
 
 
 class Loop(Hashable, Protocol):
@@ -35,16 +34,17 @@ class Engine:
     Args:
         name: ``eager``: the model under autograd. ``frozen``: constant weights, folded, packed and without
             autograd; where the model cannot be taken apart, ``eager``, with one warning. ``graph``: the
-            same, with all steps as one CUDA graph; on a CPU ``frozen``, with one warning. ``compile``:
-            ``torch.compile``. ``auto``: ``frozen``, which does not depend on timings, so that a run can be
-            repeated bit for bit. ``measure``: the fastest of those that need no compiler, timed on the first
-            batch of each shape; prints what it found.
+            same, with all steps as one CUDA graph; on a CPU, or where the capture fails, ``frozen``, with one
+            warning. ``compile``: ``torch.compile``. ``auto``: ``graph`` on a GPU and ``frozen`` on a CPU, as
+            far as the model allows; it does not depend on timings, so that a run can be repeated bit for
+            bit. ``measure``: the fastest of those that need no compiler, timed on the first batch of each
+            shape; prints what it found.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._chosen: dict[Hashable, str] = {}
-        self._graphs: dict[Hashable, tuple[AttackedModel, Captured]] = {}
+        self._graphs = Graphs()
         self._compiled: tuple[nn.Module, nn.Module] | None = None
 
     def run(
@@ -80,15 +80,13 @@ class Engine:
         network = self._network(name, model, x, dtype)
         if name == "graph" and not x.is_cuda:
             say_once(model, "CUDA graphs need a GPU; the steps run one by one", "captured")
-        if name != "graph" or not x.is_cuda or isinstance(network, Plain):
-            loop(network, **tensors)
-            return
-        key = (loop, id(network), signature(tensors), addresses(model))
-        if key not in self._graphs:
-            while len(self._graphs) >= _KEPT:
-                del self._graphs[next(iter(self._graphs))]
-            self._graphs[key] = network, Captured(lambda **given: loop(network, **given), tensors)
-        self._graphs[key][1](tensors)
+        if name in ("auto", "graph") and x.is_cuda and not isinstance(network, Plain):
+            try:
+                self._graphs.run(loop, network, model, tensors)
+                return
+            except CaptureError as error:
+                say_once(model, str(error), "captured")
+        loop(network, **tensors)
 
     def _network(self, name: str, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> AttackedModel:
         if name == "eager":

@@ -1,0 +1,139 @@
+"""Attacks as a GPU would run them, on fake CUDA tensors: operators, layout copies, reads on the host."""
+
+import pytest
+import torch
+from torch._prims_common import suggest_memory_format
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bat_fast import PGD, AttackLoss, models
+from bat_fast.attacks import Attack, by_name, untouched
+from bat_fast.attacks.attack import Problem
+from bat_fast.attacks.engine.program import Program
+from bat_fast.attacks.engine.trace import trace
+
+aten = torch.ops.aten
+# They launch nothing.
+VIEWS = {"device", "detach", "view", "expand", "t", "as_strided", "empty", "new_empty", "empty_like"}
+
+
+READS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "item", "_unique2"}
+
+
+class Launches(TorchDispatchMode):
+    """Names of the operators that start a kernel (a convolution adds its bias), and the layout copies.
+
+    Convolutions follow the rules of cuDNN, which a torch without CUDA does not know: forward in channels_last
+    if image or weight is; backward the gradient is first laid out like the image, then like the weight.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.copies = [], []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = function._schema.name.partition("::")[2]
+        if name == "convolution":
+            image, weight = (suggest_memory_format(t) for t in args[:2])
+            self._count_layouts(name, image, self._either(image, weight))
+            result = result.to(memory_format=self._either(image, weight))
+        elif name == "convolution_backward":
+            grad, image, weight = (suggest_memory_format(t) for t in args[:3])
+            self._count_layouts(name, grad, image)
+            self._count_layouts(name, image, self._either(image, weight))
+            result = (result[0].to(memory_format=self._either(image, weight)), *result[1:])
+        elif name in ("_to_copy", "clone", "copy_", "contiguous"):
+            source = args[1] if name == "copy_" else args[0]
+            # Four dimensions larger than 1: any other tensor has both layouts.
+            if source.dim() == 4 and min(source.shape) > 1 and 0 not in source.stride():
+                self._count_layouts(name, suggest_memory_format(source), suggest_memory_format(result))
+        if name not in VIEWS:
+            self.names.append(name)
+        return result
+
+    def _either(self, first, second):
+        last = torch.channels_last
+        return last if last in (first, second) else torch.contiguous_format
+
+    def _count_layouts(self, name, before, after):
+        if before != after:
+            self.copies.append((len(self.names), name))
+
+
+def step_on_fake_gpu(name, dtype, size):
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = models.create(name, num_classes=10)
+            x, y = torch.rand(4, 3, size, size), torch.zeros(4, dtype=torch.int64)
+        attack = PGD(model, steps=1)
+        objective = AttackLoss("ce")
+        with torch.no_grad(), untouched(model, "eval"):
+            program = Program(trace(model, x), model, x, dtype)
+            program.refresh()
+            adv = attack.start(x)
+            with Launches() as launches:
+                tensors = Problem(x, y, None, objective, None, 0).tensors
+                attack.loop_for(objective)(program, adv=adv, **tensors)
+    return launches
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "size", "most"), [("preactresnet18", 64, 96), ("wrn_28_10", 32, 132), ("timm:resnet50", 64, 248)]
+)
+def test_a_step_lays_nothing_out_anew(name, size, most, dtype):
+    launches = step_on_fake_gpu(name, dtype, size)
+    convolutions = [i for i, name in enumerate(launches.names) if name.startswith("convolution")]
+    first, last = convolutions[0], convolutions[-1]
+    assert [copy for copy in launches.copies if first <= copy[0] <= last] == []
+    assert len(launches.names) <= most, len(launches.names)
+
+
+class HostReads(TorchDispatchMode):
+    """Raises where the host would wait for a value on the device, which no capture survives."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.partition("::")[2]
+        result = function(*args, **(kwargs or {})) if name not in READS else None
+        moved = name in ("_to_copy", "copy_") and (args[1] if name == "copy_" else args[0]).is_cuda
+        if name in READS or (moved and not result.is_cuda):
+            raise AssertionError(f"{name} reads on the host")
+        self.calls += 1
+        return result
+
+
+@pytest.mark.parametrize("name", by_name())
+def test_no_attack_reads_on_the_host_in_its_loop(name, monkeypatch):
+    """Every attack there is, called as a user calls it, with the loop on the frozen program."""
+    calls = []
+
+    def iterate(attack, loop, **tensors):
+        x = tensors["adv"]
+        program = Program(trace(attack.model, x), attack.model, x, None)
+        program.refresh()
+        with HostReads() as reads:
+            loop(program, **tensors)
+        calls.append(reads.calls)
+
+    monkeypatch.setattr(Attack, "iterate", iterate)
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = models.create("small_cnn", num_classes=10)
+            x, y = torch.rand(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64)
+        attack = by_name()[name](model)
+        attack._range_seen = True  # the first batch alone is looked at
+        attack(x, y)
+    assert min(calls) > 20
+
+
+@pytest.mark.parametrize("read", ["item", "cpu", "nonzero", "tolist", "__bool__"])
+def test_a_read_on_the_host_would_be_found(read):
+    with FakeTensorMode(), HostReads():
+        value = torch.ones(1, device="cuda")
+        with pytest.raises(AssertionError, match="reads on the host"):
+            getattr(value, read)()
