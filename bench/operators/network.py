@@ -42,6 +42,7 @@ class Network:
         # A linear layer is a window of one pixel. Values and weights lie one after the other.
         bias = PIXELS * HIDDEN
         second, last = bias + HIDDEN, bias + HIDDEN + HIDDEN * CLASSES
+        end = PIXELS + HIDDEN
         layers = (
             PlanLayer("window", 0, -1, -1, PIXELS, "relu", images, hidden, weight=0, bias=bias),
             PlanLayer(
