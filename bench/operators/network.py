@@ -45,9 +45,7 @@ class Network:
         end = PIXELS + HIDDEN
         layers = (
             PlanLayer("window", 0, -1, -1, PIXELS, "relu", images, hidden, weight=0, bias=bias),
-            PlanLayer(
-                "window", PIXELS, -1, -1, PIXELS + HIDDEN, None, hidden, logits, weight=second, bias=last
-            ),
+            PlanLayer("window", PIXELS, -1, -1, end, None, hidden, logits, weight=second, bias=last),
         )
         weights = torch.cat([p.detach().flatten() for p in self.model.parameters()])
         self.given = {"plan": network_plan(layers), "weights": weights, "classes": CLASSES}
