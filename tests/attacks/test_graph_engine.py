@@ -303,7 +303,7 @@ def test_auto_captures_on_a_gpu(name, recorded):
 
 
 def test_auto_runs_what_cannot_be_frozen_as_it_is(recorded):
-    class ByValue(nn.Module):
+    class ByValueOnGPU(nn.Module):
         def __init__(self):
             super().__init__()
             self.head = nn.Linear(192, 4)
@@ -312,9 +312,9 @@ def test_auto_runs_what_cannot_be_frozen_as_it_is(recorded):
             z = self.head(x.flatten(1))
             return z if z.sum() > 0 else -z
 
-    model, x, y = ByValue().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 4
+    model, x, y = ByValueOnGPU().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 4
     loop = Climb("ce", 0.0, 3, STEP)
-    with pytest.warns(UserWarning, match="attacks on ByValue are not folded"):
+    with pytest.warns(UserWarning, match="attacks on ByValueOnGPU are not folded"):
         ours = moved(Engine("auto"), loop, model, x, y)
     assert torch.equal(ours, moved(Engine("frozen"), loop, model, x, y))
     assert recorded == {"captures": 0, "replays": 0}
