@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bat_fast import ops
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
+from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pixels import check_batch
 from bat_fast.attacks.step import NORMS, Step
@@ -219,6 +220,9 @@ class Attack(ABC):
         if self._engine.name != self.engine:
             self._engine = Engine(self.engine)
         self._engine.run(loop, self.model, _PRECISIONS[self.precision], tensors)
+        adv = tensors["adv"]
+        if adv is not None and adv.is_cuda:
+            report_labels(adv.device)
 
 
 def default_step_size(eps: float) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast import ops
 from bat_fast.attacks.engine.attacked_model import AttackedModel, preserved_rng
 
 Tensors = dict[str, Tensor | None]
@@ -61,8 +60,7 @@ class Captured:
             with torch.cuda.stream(stream), preserved_rng(adv):
                 for _ in range(_WARM_UP):
                     loop(**self._static)
-            stream.synchronize()  # a wrong label is an error of the caller, not of the capture
-            report_labels(device)
+            torch.cuda.current_stream(device).wait_stream(stream)
             self._graph = torch.cuda.CUDAGraph()
             try:
                 # Threads that load data may allocate and wait meanwhile.
@@ -80,7 +78,6 @@ class Captured:
             if static is not None and value is not None:
                 static.copy_(value)
         self._graph.replay()
-        report_labels(self.memory.device)
         adv, moved = tensors["adv"], self._static["adv"]
         assert adv is not None
         assert moved is not None
@@ -160,15 +157,6 @@ def _first(error: BaseException) -> BaseException:
 
 def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
-
-
-def report_labels(device: torch.device) -> None:
-    """Raise if a kernel that has run met a label that is no class; does not wait for those that still run.
-
-    Kernels of a GPU leave word of it, and an operator reports it when it is called. A replay calls none, so
-    this calls one, on nothing.
-    """
-    ops.attack_grad(torch.empty(0, 1, device=device), torch.empty(0, dtype=torch.int64, device=device))
 
 
 def signature(tensors: Tensors) -> tuple[Any, ...]:
