@@ -30,7 +30,7 @@ Refresh = Callable[[], object]
 
 
 class Plan:
-    """Gives the values and weights of the layers of a program a place.
+    """Assigns the values and weights of the layers of a program their places.
 
     Args:
         layers: of the program, in order.
@@ -139,7 +139,7 @@ class Plan:
         self._plan(layer, "window", Map(1, 1, out), row=Map(1, 1, row), **places)
 
     def _weights_of(self, weights: Weights, shape: tuple[int, ...], pixels: int) -> dict[str, Any]:
-        """Room for weights as ``shape`` [out, height, width, in], which so many ``pixels`` meet."""
+        """Places for weights of ``shape`` [out, height, width, in], applied at so many ``pixels``."""
         if weights.layer.weight.dtype != self._dtype:
             raise ValueError("weights of another precision")
         out, height, width, channels = shape
