@@ -11,6 +11,7 @@ from importlib import import_module
 
 from bat_fast.attacks.attack import Attack, default_step_size
 from bat_fast.attacks.fgsm import FGSM
+from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pgd import PGD
 from bat_fast.attacks.targets import random_targets
@@ -18,7 +19,7 @@ from bat_fast.attacks.untouched import kept_buffers, untouched
 
 __all__ = [
     "FGSM", "PGD", "Attack", "AttackLoss", "by_name", "default_step_size", "frozen", "kept_buffers",
-    "random_targets", "untouched",
+    "random_targets", "report_labels", "untouched",
 ]  # fmt: skip
 
 frozen = untouched

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks import Attack
+from bat_fast.attacks import Attack, report_labels
 from bat_fast.batch import Batch
 
 
@@ -27,7 +27,7 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], attack: Attack | None = 
         ``clean_acc`` and, with an attack, ``robust_acc``, both in [0, 1]; ``n_examples``.
 
     Raises:
-        ValueError: the loader yields no sample.
+        ValueError: the loader yields no sample, or a label that is no class.
     """
     clean: list[Tensor] = []
     robust: list[Tensor] = []
@@ -44,6 +44,7 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], attack: Attack | None = 
     result = {"clean_acc": int(torch.stack(clean).sum()) / samples, "n_examples": samples}
     if attack is not None:
         result["robust_acc"] = int(torch.stack(robust).sum()) / samples
+    report_labels(clean[0].device)  # reading the counts has waited for the last batch
     return result
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from bat_fast import data
+from bat_fast.attacks import report_labels
 from bat_fast.config import TrainConfig
 from bat_fast.device import pick_device
 from bat_fast.report.curves import draw_curves
@@ -143,6 +145,7 @@ class Trainer:
                 if interruption.asked:
                     raise KeyboardInterrupt
         row = meter.means() | {"train/lr": rate} | meter.speed()
+        report_labels(torch.device(self.device))  # the means have waited for the last batch
         if not math.isfinite(row["train/loss"]):
             raise FloatingPointError(self._diverged(epoch, row["train/loss"]))
         return row

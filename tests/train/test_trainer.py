@@ -11,7 +11,7 @@ from bat_fast.config import DataConfig, EvalConfig, ModelConfig, OptimConfig
 from bat_fast.evaluate import load_run
 from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.runs.folder import plain
-from bat_fast.train import Trainer
+from bat_fast.train import Observer, Trainer
 
 
 def train(config, out, **options):
@@ -162,3 +162,39 @@ def test_more_outputs_than_classes_are_allowed(small, tmp_path):
     config = small(epochs=1, model=ModelConfig(num_classes=12))
     assert 0 <= train(config, tmp_path / "run")["metrics"]["test/clean_acc"] <= 1
     assert dataclasses.asdict(config)["model"]["num_classes"] == 12
+
+
+def test_labels_and_observers_hear_of_every_epoch(small, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("bat_fast.train.trainer.report_labels", asked.append)
+
+    class Witness(Observer):
+        def __init__(self):
+            self.ids, self.right, self.rows = [], [], []
+
+        def step(self, batch, terms, epoch):
+            assert not terms.total.requires_grad
+            assert not terms.logits.requires_grad
+            ce = torch.nn.functional.cross_entropy(terms.logits, batch.y, reduction="none")
+            torch.testing.assert_close(ce, terms.per_sample)
+            self.ids.append((epoch, batch.index))
+
+        def epoch(self, row):
+            self.rows.append(row)
+
+    seen, parts = Witness(), Witness()
+    alone = Trainer(small(epochs=2), tmp_path / "alone", progress=False)
+    watched = Trainer(small(epochs=2), tmp_path / "watched", progress=False, observers=[seen])
+    alone.fit()
+    watched.fit()
+    for name, weight in alone.model.state_dict().items():  # an observer changes nothing
+        assert torch.equal(weight, watched.model.state_dict()[name]), name
+    assert [row["epoch"] for row in seen.rows] == [1, 2]
+    assert len(asked) == 4
+    for epoch in (0, 1):
+        ids = torch.cat([index for number, index in seen.ids if number == epoch])
+        assert torch.equal(ids.sort().values, alone.splits.train.index.sort().values)
+    # In parts the rows come back in the order of the batch.
+    optim = OptimConfig(lr=0.05, schedule="cyclic", micro_batches=3)
+    Trainer(small(epochs=1, optim=optim), tmp_path / "parts", progress=False, observers=[parts]).fit()
+    assert len(parts.ids) == len(alone.loader)
