@@ -70,7 +70,7 @@ def build(copy: Path) -> None:
     configure = [CMAKE, "-S", copy, "-B", copy / "build", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={NINJA}"]
     configure += ["-DBAT_FAST_CUDA=0", f"-DBAT_FAST_TORCH={Path(torch.__file__).parent}"]
     configure += ["-DBAT_FAST_HOST_TESTS=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
-    # Large headers are read once for all files of a target; precompiled ones repay that in many targets alone.
+    # Large headers are read once for all files of a target; precompiled ones pay in many targets alone.
     configure += ["-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON"]
     run(*configure, "-DCMAKE_BUILD_TYPE=Release")
     run(CMAKE, "--build", copy / "build", "--target", "bat_fast", f"{WORD}-address")
