@@ -26,8 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--quick`` keep the first case of each test that is not slow."""
+    """Begin with what is slow; with ``--quick`` keep the first case of each test that is not."""
     if not config.getoption("--quick"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # so that no worker ends with it
         return
     first: dict[str, pytest.Item] = {}
     for item in items:
