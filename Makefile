@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
 CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp')
-# A worker for each core, each with one thread: two programs with all threads slow each other down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+# A worker for each core, each with one thread: two programs with all threads slow each other down. A file stays
+# with one worker, which builds or trains for it once, in the order of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test quick lint format bench test-torch-range clean
 

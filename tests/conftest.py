@@ -4,9 +4,6 @@ import dataclasses
 import os
 import random
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +12,6 @@ import torch
 from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio, TrainConfig
 
 # In the environment, for the programs that tests start.
-ROOT = Path(__file__).parents[1]
 LEFT_OUT = pytest.StashKey[str]()
 SEED = int(os.environ.setdefault("BAT_FAST_TEST_SEED", str(random.SystemRandom().randrange(2**31))))
 
@@ -105,18 +101,3 @@ def without_nvcc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             (folder / name).symlink_to(found)
     hidden = ("CUDACXX", "CUDA_PATH", "CUDA_HOME")
     return {k: v for k, v in os.environ.items() if k not in hidden} | {"PATH": str(folder)}
-
-
-@pytest.fixture(scope="session")
-def quick_gpu_check(
-    without_nvcc: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """``bench/gpu_check.py --quick`` on a machine without nvcc: the run, and the folder of its results.
-
-    It builds the whole library, so the tests of the build look at that one. The scratch folder is kept: the
-    next run compiles only what changed.
-    """
-    results = tmp_path_factory.mktemp("results")
-    command = [sys.executable, str(ROOT / "bench" / "gpu_check.py"), "--quick", "--results", str(results)]
-    env = without_nvcc | {"BAT_FAST_CUDA": "auto"}
-    return subprocess.run(command, capture_output=True, text=True, env=env), results

@@ -15,7 +15,7 @@ import torch
 from test_nvcc import images, needs_nvcc
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("archs")]
+pytestmark = pytest.mark.slow
 BIN = str(Path(sys.executable).parent)
 CMAKE, NINJA = (shutil.which(name, path=BIN) or shutil.which(name) for name in ("cmake", "ninja"))
 ALL = "75-real 80-real 86-real 89-real 90-real"

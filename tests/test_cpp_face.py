@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cpp")]
+pytestmark = pytest.mark.slow
 BIN = str(Path(sys.executable).parent)
 CMAKE = shutil.which("cmake", path=BIN) or shutil.which("cmake")
 NINJA = shutil.which("ninja", path=BIN) or shutil.which("ninja")

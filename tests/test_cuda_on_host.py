@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("host")]
+pytestmark = pytest.mark.slow
 BUILD = ROOT / "build" / "host"  # kept, so that the next run compiles only what changed
 BIN = str(Path(sys.executable).parent)
 CMAKE, CTEST, NINJA = (

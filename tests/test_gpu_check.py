@@ -9,12 +9,46 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
+pytestmark = pytest.mark.slow
 
 
 def gpu_check(*options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "bench" / "gpu_check.py", "--quick", *options]
     return subprocess.run([str(word) for word in command], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def quick_gpu_check(
+    without_nvcc: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """``bench/gpu_check.py --quick`` on a machine without nvcc: the run, and the folder of its results.
+
+    It builds the whole library, so what a build without nvcc does is seen there. The scratch folder is kept:
+    the next run compiles only what changed.
+    """
+    results = tmp_path_factory.mktemp("results")
+    command = [sys.executable, str(ROOT / "bench" / "gpu_check.py"), "--quick", "--results", str(results)]
+    env = without_nvcc | {"BAT_FAST_CUDA": "auto"}
+    return subprocess.run(command, capture_output=True, text=True, env=env), results
+
+
+def test_without_nvcc_the_cpu_kernels_are_built_and_one_warning_says_so(quick_gpu_check, tmp_path):
+    run, _ = quick_gpu_check
+    assert run.returncode == 0, run.stdout + run.stderr
+    scratch = ROOT / "build" / "gpu_check"
+    log = " ".join((scratch / "logs" / "build.log").read_text().split())
+    assert log.count("no nvcc, so only the CPU kernels are built") == 1
+    library = scratch / "package" / "bat_fast" / "lib" / "libbat_fast.so"
+    program = (
+        f"import torch; torch.ops.load_library({str(library)!r}); "
+        "has = torch._C._dispatch_has_kernel_for_dispatch_key; "
+        "torch.library.define('bat_fast::linf_step_', '(Tensor(a!) adv, Tensor grad, Tensor clean, float s, "
+        "float eps, float lo, float hi) -> ()'); x = torch.full((3,), .5); a = x.clone(); "
+        "torch.ops.bat_fast.linf_step_(a, torch.ones(3), x, .25, .5, 0., 1.); "
+        "print(a.tolist(), has('bat_fast::linf_step_', 'CUDA'))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert answer.stdout.split("\n")[0] == "[0.75, 0.75, 0.75] False", answer.stderr
 
 
 def test_the_quick_form_builds_and_tests_and_names_what_was_skipped(quick_gpu_check):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operator template")]
+pytestmark = pytest.mark.slow
 TEMPLATE = ROOT / "examples" / "templates" / "operator"
 WORD = "twice"
 BIN = str(Path(sys.executable).parent)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("headers")]
+pytestmark = pytest.mark.slow
 HEADERS = ROOT / "tests" / "torch_headers" / "headers.tar.xz"
 BIN = str(Path(sys.executable).parent)
 CMAKE, NINJA = (shutil.which(name, path=BIN) or shutil.which(name) for name in ("cmake", "ninja"))
