@@ -39,6 +39,7 @@ def lay(tmp_path, monkeypatch):
         sys.modules.pop(module, None)
 
 
+@pytest.mark.slow
 def test_a_method_is_one_file(lay, small, tmp_path):
     lay(methods, "method", "focal")
     assert "focal" in methods.names()
@@ -54,6 +55,7 @@ def test_a_method_is_one_file(lay, small, tmp_path):
     torch.testing.assert_close(focal, plain)
 
 
+@pytest.mark.slow
 def test_a_model_is_one_file(lay, small, tmp_path):
     from bat_fast.config import ModelConfig
 
@@ -66,6 +68,7 @@ def test_a_model_is_one_file(lay, small, tmp_path):
     assert model(torch.rand(3, 1, 8, 8)).shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_an_attack_is_one_file(lay, small, tmp_path, capsys):
     lay(attacks, "attack", "momentum")
     model = models.create("small_cnn", num_classes=10)
@@ -96,6 +99,7 @@ def test_an_attack_is_one_file(lay, small, tmp_path, capsys):
     assert "there is no attack 'cw'; there are fgsm, pgd" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_verb_is_one_file(lay, small, tmp_path, capsys):
     lay(verbs, "verb", "weights")
     out = tmp_path / "run"
@@ -108,6 +112,7 @@ def test_a_verb_is_one_file(lay, small, tmp_path, capsys):
     assert "nowhere does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_integration_is_one_file(lay, small, tmp_path):
     from bat_fast import data, integrations
     from bat_fast.evaluate.saved import evaluate_saved

@@ -24,6 +24,7 @@ def run(folder, engine, precision, learning):
     return Trainer(config, folder / "run", progress=False).fit()["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "precision", "learning"),
     [("frozen", None, None), ("frozen", "bf16", None), ("frozen", "bf16", "bf16")],

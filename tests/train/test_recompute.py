@@ -46,6 +46,7 @@ def check_same(one, two):
         assert torch.equal(a, b), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "optim"),
     [
