@@ -45,6 +45,7 @@ SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "resnet18": (network("preactresnet18"), (32, 3, 32, 32)),
     "resnet18_64": (network("preactresnet18"), (16, 3, 64, 64)),
     "wrn_28_10": (network("wrn_28_10"), (8, 3, 32, 32)),
+    "resnet18_32_128": (network("preactresnet18"), (128, 3, 32, 32)),
     "resnet18_128": (network("preactresnet18"), (128, 3, 64, 64)),
     "resnet18_512": (network("preactresnet18"), (512, 3, 64, 64)),
     "timm_resnet50": (network("timm:resnet50"), (4, 3, 224, 224)),

@@ -20,6 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="one case of each test, and no test marked slow")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what runs on a GPU, so that ``-m cuda`` finds it; without one it is skipped."""
+    if getattr(item, "callspec", None) and item.callspec.params.get("device") == "cuda":
+        item.add_marker("cuda")
+    elif item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what is slow; with ``--quick`` keep the first case of each test that is not."""

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from words import ROOT
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+import bench_attack
+import gpu_check
+
 pytestmark = pytest.mark.slow
 
 
-def gpu_check(*options: object) -> subprocess.CompletedProcess[str]:
+def run_gpu_check(*options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "bench" / "gpu_check.py", "--quick", *options]
     return subprocess.run([str(word) for word in command], capture_output=True, text=True)
 
@@ -70,16 +74,16 @@ def test_the_quick_form_builds_and_tests_and_names_what_was_skipped(quick_gpu_ch
     assert bench["rows"][0]["step_gaps"] is None
     assert trained["judged_images"] == 359
     assert largest["largest"] > 0
-    for part in ("cpu_equals_gpu", "memcheck", "racecheck", "loaders", "operators", "data"):
+    assert "a step of the attack" in parts["profile_small_cnn"]["result"]
+    assert parts["build"]["date"] > "2026"
+    left_out = ("cpu_equals_gpu", "memcheck", "racecheck", "initcheck", "synccheck", "epoch_fast")
+    for part in (*left_out, "operators", "attack_resnet18_512", "attack_compiled", "data"):
         assert parts[part]["ok"] is None
         assert "no CUDA device" in parts[part]["note"]
 
 
 def recorded(monkeypatch, tmp_path, ok=True, output="", limit=480):
     """What a GPU would be asked, and the record of it."""
-    sys.path.insert(0, str(ROOT / "bench"))
-    import gpu_check
-
     check, asked = gpu_check.Check(tmp_path, gpu=True, quick=False, limit=limit), {}
 
     def run(part, command, limit, **_):
@@ -92,30 +96,31 @@ def recorded(monkeypatch, tmp_path, ok=True, output="", limit=480):
 
 def test_on_a_gpu_every_shape_and_side_of_the_targets_is_measured(monkeypatch, tmp_path):
     check, asked = recorded(monkeypatch, tmp_path, output='a warning\n{\n "rows": [{}]\n}\nanother\n')
-    for part in ("attack", "step", "command_line", "operators", "data"):
+    for part in (*gpu_check.GROUPS["fast"], *gpu_check.GROUPS["long"], "correct", "profile"):
         getattr(check, part)()
     for size in ("128", "512"):
         words = " ".join(asked[f"attack_resnet18_{size}"][0])
         assert f"--device cuda --json {tmp_path}/attack_resnet18_{size}.json" in words
-        assert f"--shapes resnet18_{size} " in words
-        assert "--compile" in words
+        assert f"--shapes resnet18_{size}" in words
+        assert "--compile" not in words  # slow to start, so a part of its own
         words = " ".join(asked[f"bench_{size}"][0])
-        assert f"--batch_size {size} --seconds 6 --engines eager frozen graph --json" in words
-    assert "--resnet --batch_sizes 128 512" in " ".join(asked["step"][0])
+        assert f"--batch_size {size} --seconds 5 --engines eager frozen graph --json" in words
+    assert "--shapes resnet18_128 --compile" in " ".join(asked["attack_compiled"][0])
+    assert " -m cuda" in " ".join(asked["tests"][0])
+    assert "--speed fast --data.name synthetic" in " ".join(asked["epoch_fast"][0])
+    assert "--resnet --batch_sizes 128" in " ".join(asked["step"][0])
     assert "--largest_batch --json" in " ".join(asked["largest_batch"][0])
     assert "--engines eager frozen graph --json" in " ".join(asked["bench_run"][0])
     assert check.parts["bench_128"]["result"] == {"rows": [{}]}
-    for program in (words for words, _ in asked.values() if words[1] != "-m"):
-        assert Path(program[1]).exists()
-        programs_options = subprocess.run([*program[:2], "--help"], capture_output=True, text=True).stdout
-        assert all(word in programs_options for word in program if word.startswith("--"))
+    own = [words[1:] for words, _ in asked.values() if words[1] != "-m" and "sanitizer" not in words[0]]
+    for program in {words[0] for words in own}:
+        helped = subprocess.run([sys.executable, program, "--help"], capture_output=True, text=True)
+        words = [word for words in own if words[0] == program for word in words if word.startswith("--")]
+        assert all(word in helped.stdout for word in words), helped.stderr
 
 
 def test_the_parts_share_one_limit_and_a_late_one_is_skipped(tmp_path):
-    sys.path.insert(0, str(ROOT / "bench"))
-    from gpu_check import Check
-
-    check = Check(tmp_path, gpu=False, quick=True, limit=2.5)
+    check = gpu_check.Check(tmp_path, gpu=False, quick=True, limit=2.5)
     check.run("long", [sys.executable, "-c", "print('begun', flush=True); import time; time.sleep(60)"], 60)
     check.run("late", [sys.executable, "-c", "pass"], 60)
     assert check.parts["long"]["ok"] is False
@@ -137,9 +142,6 @@ def test_what_was_measured_before_the_time_ran_out_is_kept(monkeypatch, tmp_path
 
 
 def test_the_attack_is_measured_where_compilation_by_others_fails(monkeypatch):
-    sys.path.insert(0, str(ROOT / "bench"))
-    import bench_attack
-
     asked = {}
 
     def compile(model, **how):
@@ -157,22 +159,19 @@ def test_the_attack_is_measured_where_compilation_by_others_fails(monkeypatch):
 
 def test_a_part_alone_is_added_to_the_file(tmp_path):
     for part in ("data", "operators"):
-        assert gpu_check("--parts", part, "--results", tmp_path).returncode == 0
+        assert run_gpu_check("--parts", part, "--results", tmp_path).returncode == 0
     (file,) = tmp_path.glob("gpu_*.json")
     assert list(json.loads(file.read_text())["parts"]) == ["data", "operators"]
 
 
 def test_an_unknown_part_is_refused():
-    run = gpu_check("--parts", "warp")
+    run = run_gpu_check("--parts", "warp")
     assert run.returncode == 2
     assert "invalid choice: 'warp'" in run.stderr
 
 
 def test_a_part_that_fails_stops_no_other_and_fails_the_run(tmp_path):
-    sys.path.insert(0, str(ROOT / "bench"))
-    from gpu_check import Check
-
-    check = Check(tmp_path, gpu=False, quick=True)
+    check = gpu_check.Check(tmp_path, gpu=False, quick=True)
     check.run("broken", [sys.executable, "-c", "print('why'); raise SystemExit(3)"], 20)
     check.run("slow", [sys.executable, "-c", "import time; time.sleep(60)"], 0.2)
     check.run("fine", [sys.executable, "-c", "print('well')"], 20)

@@ -21,7 +21,7 @@ def test_the_package_leaves_it_as_torch_has_it():
     assert plain.stdout == with_package.stdout != ""
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, so no TF32")
+@pytest.mark.cuda
 def test_a_convolution_on_a_gpu_is_one_of_float32():
     x, weight = torch.rand(8, 32, 16, 16), torch.rand(32, 32, 3, 3)
     exact = torch.conv2d(x.double(), weight.double())

@@ -22,8 +22,6 @@ from bat_fast.attacks.engine.trace import trace
 from bat_fast.attacks.pgd import Climb
 from bat_fast.attacks.step import Step
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to capture on")
-
 
 def loop_on_fake_gpu(make, bn_mode="eval", dtype=None, targeted=False, loss="ce", **options):
     """The whole loop as a GPU would run it. A read on the host raises, as there is nothing to read."""
@@ -443,7 +441,7 @@ def test_without_a_gpu_the_steps_run_one_by_one_and_say_so():
     assert torch.equal(adv, PGD(model, engine="frozen", steps=3)(x, y, draw=0))
 
 
-@needs_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", [None, "bf16"])
 @pytest.mark.parametrize("bn_mode", ["eval", "train"])
 def test_captured_attack_equals_the_loop(bn_mode, precision):

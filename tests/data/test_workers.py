@@ -48,7 +48,7 @@ def test_rows_and_places_leave_out_what_is_broken():
     assert loader.skipped == {12: "broken", 15: "broken"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to wait for")
+@pytest.mark.cuda
 def test_a_batch_waits_for_no_gpu():
     loader = create_loader(memory(), 8, kind="torch", device="cuda", **PLAIN)
     list(loader)  # what is made once is made

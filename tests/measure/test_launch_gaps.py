@@ -81,7 +81,7 @@ def test_the_gaps_between_calls_count_too(monkeypatch):
     assert share == pytest.approx(10 / 25)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 def test_a_gpu_that_waits_for_the_host_is_seen():
     x = torch.rand(4096, 4096, device="cuda")
     busy = launch_gaps(lambda: [x @ x for _ in range(20)], "cuda")

@@ -174,9 +174,8 @@ def test_strided_index(device):
     assert torch.equal(ops.crop_flip(data, index[::2], **rule), expected)
 
 
+@pytest.mark.cuda
 def test_cpu_and_cuda_crop_alike():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device: compares CPU and CUDA bit for bit")
     for size in SIZES:
         data, index = images(5, size), torch.tensor([4, 0, 2])
         for dtype in DTYPES:

@@ -247,7 +247,7 @@ def test_layouts(device, dtype):
         assert torch.equal(*(ops.holistic_weights(v, alpha=0.1, r=0.1) for v in (view, x)))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_16_bit_losses(half):
     x = samples("plain", 300, "cuda", half)

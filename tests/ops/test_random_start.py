@@ -65,9 +65,8 @@ def test_random_start_depends_on_the_sample_and_not_on_its_place(device):
         assert not torch.equal(other, whole)
 
 
+@pytest.mark.cuda
 def test_cpu_and_cuda_start_alike():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device: compares CPU and CUDA bit for bit")
     clean = torch.rand(9, 3, 17, 5)
     assert torch.equal(ops.random_start(clean.cuda(), eps=0.1).cpu(), ops.random_start(clean, eps=0.1))
 

@@ -110,7 +110,7 @@ def test_layouts(device, dtype):
     assert torch.equal(transposed, expected_memory)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_16_bit_logits(half):
     compare(*problem(100, 64, 100, "cuda", half), 0.9)
