@@ -180,6 +180,16 @@ class Check:
         elif record["ok"] and "calls ran on cuda" not in record["text"]:
             self.record(tool, record | {"ok": False, "tail": ["the calls did not run"]})
 
+    def ceilings(self) -> None:
+        """What this GPU reaches with a copy and with a matrix product: the yardsticks of all that follows."""
+        if not self.gpu:
+            self.skip("ceilings", NO_GPU)
+            return
+        program = "import json; from bat_fast.measure.timing import gpu_ceilings; print(json.dumps(gpu_ceilings()))"
+        printed = self.run("ceilings", [sys.executable, "-c", program], 60)["text"].splitlines()
+        if self.parts["ceilings"]["ok"]:
+            self.parts["ceilings"]["result"] = json.loads(printed[-1])
+
     def correct(self) -> None:
         """Tests, comparison and sanitizers at once: none of them is timed."""
         self.together(self.tests, self.small_calls, self.sanitizers)
@@ -280,7 +290,7 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 EPOCHS: dict[str, list[object]] = {"published": [], "fast": ["--speed", "fast"]}
 # Groups, and seconds for each on a GPU; in a group first what matters most.
 GROUPS = {
-    "right": ("build", "correct", "profile"),
+    "right": ("build", "ceilings", "correct", "profile"),
     "fast": ("attack", "step", "epoch", "operators", "command_line"),
     "long": ("large", "compiled", "data"),
 }
@@ -332,11 +342,7 @@ def main() -> int:
         "python": sys.version.split()[0], "quick": options.quick, "revision": revision(),
     }  # fmt: skip
     if gpu:
-        sys.path[:0] = [str(ROOT)]
-        from bat_fast.measure.timing import gpu_ceilings
-
-        about |= {"cudnn": torch.backends.cudnn.version(), "before": state(), "ceilings": gpu_ceilings()}
-        torch.cuda.empty_cache()
+        about |= {"cudnn": torch.backends.cudnn.version(), "before": state()}
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     file = options.results / f"gpu_{datetime.date.today()}_{name}.json"
