@@ -162,7 +162,7 @@ class Check:
         self.run("cpu_equals_gpu", [sys.executable, BENCH / "gpu_small.py", "--compare"], 90)
 
     def sanitizers(self) -> None:
-        """memcheck and initcheck without torch's pool, so that every tensor has an end of its own."""
+        """Without torch's pool, so that every tensor has an end of its own."""
         self.together(*(partial(self._sanitizer, tool) for tool in SANITIZERS))
 
     def _sanitizer(self, tool: str) -> None:
@@ -286,7 +286,8 @@ class Check:
         self.benchmark("data", "bench_data.py", options, 120, quick=False)
 
 
-SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+# Not initcheck: it would have to follow what torch's own kernels write, too. Tests poison fresh memory instead.
+SANITIZERS = ("memcheck", "racecheck", "synccheck")
 EPOCHS: dict[str, list[object]] = {"published": [], "fast": ["--speed", "fast"]}
 # Groups, and seconds for each on a GPU; in a group first what matters most.
 GROUPS = {

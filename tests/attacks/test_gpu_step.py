@@ -137,3 +137,23 @@ def test_a_read_on_the_host_would_be_found(read):
         value = torch.ones(1, device="cuda")
         with pytest.raises(AssertionError, match="reads on the host"):
             getattr(value, read)()
+
+
+@pytest.mark.parametrize("name", ["preactresnet18", "timm:resnet18"])
+def test_a_program_serves_fewer_images_than_it_was_built_for(name):
+    """As it does where it is compared with its model; in float64, which takes the path of the GPU.
+
+    cuDNN reads as many images of a gradient as the input has, also beyond its end.
+    """
+    model = models.create(name, num_classes=10).double().eval()
+    x = torch.rand(12, 3, 16, 16).double()
+    with torch.no_grad(), untouched(model, "eval"):
+        program = Program(trace(model, x), model, x, None)
+        program.refresh()
+        few = x[:5].clone()
+        grad = torch.randn(5, 10).double()
+        found = program.forward(few), program.backward(grad)
+    leaf = few.requires_grad_()
+    logits = model(leaf)
+    expected = logits.detach(), torch.autograd.grad(logits, leaf, grad)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)

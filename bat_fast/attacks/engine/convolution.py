@@ -98,8 +98,10 @@ class Convolution:
         """
         if self._adjoint is not None:
             return self._adjoint(grad)
-        # Only shape and layout of the input are read. cuDNN copies the gradient into that layout, and back.
-        x = torch.empty(self.shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
+        # Only shape and layout of the input are read. cuDNN copies the gradient into that layout, and back; it
+        # reads a gradient of as many images as the input says, also where there are fewer.
+        shape, last = (len(grad), *self.shape[1:]), torch.channels_last
+        x = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=last)
         return _aten.convolution_backward(
             grad, x, self.weights.weight, None, self.stride, self.padding, self.dilation,
             False, [0, 0], self.groups, [True, False, False],
