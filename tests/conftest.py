@@ -54,7 +54,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", "")  # none of one that crashed
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get(
+        "left_out", ""
+    )  # none of one that crashed
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

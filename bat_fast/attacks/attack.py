@@ -17,7 +17,7 @@ from bat_fast.attacks.pixels import check_batch
 from bat_fast.attacks.step import NORMS, Step
 from bat_fast.attacks.untouched import untouched
 
-_PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PRECISIONS = {None: None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
 
 
@@ -68,8 +68,8 @@ class Attack(ABC):
             at the image plus normal noise of standard deviation 0.001, as TRADES does.
         bn_mode: ``"eval"``: the model's eval mode; ``"train"``: its train mode, with the running
             statistics restored afterwards.
-        precision: autocast of the model inside the attack: None, ``"bf16"`` or ``"fp16"``; the images
-            and the update stay in float32.
+        precision: autocast of the model inside the attack: None or ``"fp32"``, ``"bf16"``, ``"fp16"``;
+            the images and the update stay in float32.
         engine: how the model runs in the steps, with the same result: ``"auto"``, ``"eager"``, ``"frozen"``,
             ``"graph"``, ``"compile"`` or ``"measure"``, see `bat_fast.attacks.engine.Engine`.
         seed: of the random numbers, which also depend on the sample's index and on ``draw``.

@@ -67,7 +67,9 @@ def _crop_flip_reference(
     column_inside = torch.where(mirrored[:, None], column_inside.flip(1), column_inside)
     sample = index.clamp(0, count - 1)[:, None, None]
     pixels = images[sample, rows[:, :, None], columns[:, None, :]]  # [N, H, W, C]
-    values = pixels.float() / 255 * (row_inside[:, :, None] & column_inside[:, None, :])[..., None]
+    # By a tensor: by a number, torch on a GPU multiplies with its inverse, which rounds otherwise.
+    most = torch.full((), 255.0, device=pixels.device)
+    values = pixels.float() / most * (row_inside[:, :, None] & column_inside[:, None, :])[..., None]
     held = (index >= 0) & (index < count)
     values = torch.where(held[:, None, None, None], values, float("nan"))
     out.copy_(values.permute(0, 3, 1, 2))

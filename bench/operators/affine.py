@@ -12,18 +12,20 @@ from torch.nn import functional as F
 from bat_fast import ops
 from operators import SMALL_IMAGES, Call, Case, Inputs, Work, layouts, size
 
+_EPS = 1e-5  # torch 2.11 takes no 0
+
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, other: Tensor) -> tuple[Tensor, ...]:
     x = x.detach().requires_grad_()
-    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
-    out = F.batch_norm(x, zero, one, scale, shift, eps=0.0).relu()
+    zero, variance = torch.zeros_like(scale), torch.full_like(scale, 1 - _EPS)
+    out = F.batch_norm(x, zero, variance, scale, shift, eps=_EPS).relu()
     return out.detach(), torch.autograd.grad(out, x, grad)[0] + other
 
 
 def affine_best(
     x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, other: Tensor, constants: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    out = F.batch_norm(x, *constants, scale, shift, eps=0.0).relu_()
+    out = F.batch_norm(x, *constants, scale, shift, eps=_EPS).relu_()
     torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
     return out, grad.mul_(scale.to(x.dtype).view(-1, 1, 1)).add_(other)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,14 +15,14 @@ from bat_fast.attacks.engine.trace import trace
 
 aten = torch.ops.aten
 # They launch nothing.
-VIEWS = {"device", "detach", "view", "expand", "t", "as_strided", "empty", "new_empty", "empty_like"}
+VIEWS = {"device", "detach", "view", "expand", "t", "as_strided", "empty", "new_empty", "empty_like", "slice"}
 
 
 READS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "item", "_unique2"}
 
 
 class Launches(TorchDispatchMode):
-    """Names of the operators that start a kernel (a convolution adds its bias), and the layout copies.
+    """Names of the kernels that operators start, and the layout copies.
 
     Convolutions follow the rules of cuDNN, which a torch without CUDA does not know: forward in channels_last
     if image or weight is; backward the gradient is first laid out like the image, then like the weight.
@@ -50,6 +51,8 @@ class Launches(TorchDispatchMode):
                 self._count_layouts(name, suggest_memory_format(source), suggest_memory_format(result))
         if name not in VIEWS:
             self.names.append(name)
+        if (name == "convolution" and args[2] is not None) or name == "constant_pad_nd":
+            self.names.append(f"{name}: bias" if name == "convolution" else f"{name}: fill")
         return result
 
     def _either(self, first, second):
@@ -80,7 +83,7 @@ def step_on_fake_gpu(name, dtype, size):
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("name", "size", "most"), [("preactresnet18", 64, 96), ("wrn_28_10", 32, 132), ("timm:resnet50", 64, 248)]
+    ("name", "size", "most"), [("preactresnet18", 64, 98), ("wrn_28_10", 32, 134), ("timm:resnet50", 64, 254)]
 )
 def test_a_step_lays_nothing_out_anew(name, size, most, dtype):
     launches = step_on_fake_gpu(name, dtype, size)
@@ -157,3 +160,22 @@ def test_a_program_serves_fewer_images_than_it_was_built_for(name):
     logits = model(leaf)
     expected = logits.detach(), torch.autograd.grad(logits, leaf, grad)[0]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_pixels_are_filled_up_to_the_channels_of_tensor_cores():
+    """In float16, which no CPU packs: the same logits and gradient as of three channels."""
+    parts = (nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 10))
+    model = nn.Sequential(*parts).eval()
+    x, grad = torch.rand(4, 3, 16, 16), torch.randn(4, 10)
+    with torch.no_grad(), untouched(model, "eval"):
+        half, whole = (Program(trace(model, x), model, x, dtype) for dtype in (torch.float16, None))
+        for _ in range(2):
+            found = []
+            for program, dtype in ((half, torch.float16), (whole, torch.float32)):
+                program.refresh()
+                found.append((program.forward(x).float(), program.backward(grad.to(dtype)).float()))
+            for ours, exact in zip(*found, strict=True):
+                assert ours.shape == exact.shape
+                assert (ours - exact).norm() < 0.01 * exact.norm()
+            assert half.layers[0].conv._weight.shape == (16, 8, 3, 3)
+            model[0].weight.mul_(-1.5)  # a refresh reaches the weights that are filled up

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bat_fast.attacks.engine.adjoint import adjoint
 from bat_fast.attacks.engine.weights import Weights
+from bat_fast.ops.affine import unchecked_affine
 
 _aten = torch.ops.aten
+_ALIGNED = 8  # channels in 16 bits that tensor cores load at once
 
 
 class Convolution:
@@ -17,6 +20,10 @@ class Convolution:
     On a CPU in float32 or bfloat16 the weights are packed for oneDNN once per refresh, in both directions:
     left to each call that costs a fifth of a convolution with 512 channels of 4x4. ReLU and the sum of a
     residual branch are done where the result is written.
+
+    Elsewhere, on a GPU above all, bias and ReLU are one pass over the result: torch would take two, the first
+    of them not by vectors in 16 bits. There, too, images of few channels, pixels, are filled up with zeros to
+    the number that tensor cores take: for three cuDNN falls back to slower kernels and another layout.
     """
 
     def __init__(self, weights: Weights, shape: tuple[int, ...]) -> None:
@@ -34,17 +41,21 @@ class Convolution:
         self.out_shape = (shape[0], conv.out_channels, *(span // s + 1 for span, s in spans))
         self.rest = [span % s for span, s in spans]  # pixels that the last window does not reach
         weight = weights.weight
-        self.packed = (
-            weight.is_cpu
-            and weight.dtype in (torch.float32, torch.bfloat16)
-            and torch.backends.mkldnn.is_available()
-            and (weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        )
+        self.packed = weights.packed
+        few = not self.packed and weight.itemsize == 2 and conv.groups == 1
+        self.missing = -conv.in_channels % _ALIGNED if few else 0
+        self._weight = weight
+        if self.missing:
+            filled = F.pad(weight, (0, 0, 0, 0, 0, self.missing)).zero_()
+            self._weight = filled.contiguous(memory_format=torch.channels_last)
+        self._ones = None if weights.bias is None else torch.ones_like(weights.bias)
         self._adjoint = adjoint(self) if self.packed else None
         self.step = 1 if self._adjoint is None else self._adjoint.step
 
     def refresh(self) -> None:
         """Take over the weights as they are now."""
+        if self.missing:
+            self._weight[:, : -self.missing].copy_(self.weights.weight)
         if not self.packed:
             return
         w, mkldnn = self.weights.weight, torch.ops.mkldnn
@@ -69,11 +80,7 @@ class Convolution:
         unary = "relu" if relu else None
         mkldnn = torch.ops.mkldnn
         if not self.packed:
-            out = torch.conv2d(
-                x, self.weights.weight, bias, self.stride, self.padding, self.dilation, self.groups
-            )
-            out = out if other is None else out.add_(other)
-            return out.relu_() if relu else out
+            return self._unpacked(x, other, relu)
         if other is None:
             return mkldnn._convolution_pointwise(x, self._weight, bias, *window, unary or "none", [], "")
         if write_other:
@@ -87,6 +94,16 @@ class Convolution:
             x, other, self._weight, bias, *window, "add", 1.0, unary, [], None
         )
 
+    def _unpacked(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+        """`forward` where oneDNN does not compute."""
+        if self.missing:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.missing))
+        out = torch.conv2d(x, self._weight, None, self.stride, self.padding, self.dilation, self.groups)
+        out = out if other is None else out.add_(other)
+        if self._ones is not None:
+            return unchecked_affine(out, self._ones, self.weights.bias, relu)
+        return out.relu_() if relu else out
+
     def backward(self, grad: Tensor) -> Tensor:
         """The gradient at every ``step``-th pixel of the input each way; the others have none.
 
@@ -98,11 +115,12 @@ class Convolution:
         """
         if self._adjoint is not None:
             return self._adjoint(grad)
-        # Only shape and layout of the input are read. cuDNN copies the gradient into that layout, and back; it
-        # reads a gradient of as many images as the input says, also where there are fewer.
-        shape, last = (len(grad), *self.shape[1:]), torch.channels_last
+        # Only shape and layout of the input are read. cuDNN copies the gradient into that layout, and back,
+        # and reads as many images of it as the input has, also where there are fewer.
+        shape, last = (len(grad), self.shape[1] + self.missing, *self.shape[2:]), torch.channels_last
         x = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=last)
-        return _aten.convolution_backward(
-            grad, x, self.weights.weight, None, self.stride, self.padding, self.dilation,
+        passed = _aten.convolution_backward(
+            grad, x, self._weight, None, self.stride, self.padding, self.dilation,
             False, [0, 0], self.groups, [True, False, False],
         )[0]  # fmt: skip
+        return passed[:, : self.shape[1]] if self.missing else passed

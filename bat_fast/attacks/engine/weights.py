@@ -27,7 +27,11 @@ class Weights:
         same = layer.weight.dtype == self.dtype
         self._folded = self.weight if same else torch.empty_like(layer.weight, memory_format=self.format)
         some = layer.bias is not None or norm is not None
-        self.bias = layer.weight.new_empty(len(layer.weight), dtype=self.dtype) if some else None
+        self.packed = four and packs(self.weight)
+        # Beside a convolution that is not packed the bias is added by a kernel that computes in float32.
+        alone = four and not self.packed
+        wide = torch.promote_types(self.dtype, torch.float32) if alone else self.dtype
+        self.bias = layer.weight.new_empty(len(layer.weight), dtype=wide) if some else None
 
     def refresh(self) -> None:
         """Write the current values into the buffers."""
@@ -48,6 +52,16 @@ class Weights:
             return None, bias
         scale, shift = (t.to(self.layer.weight.dtype) for t in affine_of(self.norm))
         return scale, shift if bias is None else torch.addcmul(shift, bias, scale)
+
+
+def packs(weight: Tensor) -> bool:
+    """Whether oneDNN computes convolutions with ``weight``, which it lays out for itself."""
+    mkldnn = torch.ops.mkldnn
+    if not weight.is_cpu or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
 
 
 def affine_of(norm: Any) -> tuple[Tensor, Tensor]:
