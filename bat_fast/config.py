@@ -5,7 +5,7 @@ The same names are YAML keys, command-line options (``--attack.eps 8/255``) and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -102,8 +102,8 @@ class AttackConfig:
     """Start at a random point of the ball; ``gaussian``: close to the image, as TRADES does."""
     bn_mode: Literal["eval", "train"] = "eval"
     """Batch norm inside the attack: running statistics (eval) or those of the batch (train)."""
-    precision: Literal["bf16", "fp16"] | None = None
-    """Autocast of the attack's forward and backward passes; None is float32."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Autocast of the attack's forward and backward passes; None is what ``speed`` says."""
     engine: Literal["auto", "eager", "frozen", "graph", "compile", "measure"] = "auto"
     """How the model runs in the steps, with the same result; ``measure`` times them and takes the fastest."""
     targets: Literal["none", "random"] = "none"
@@ -134,8 +134,9 @@ class OptimConfig:
     """Factor of ``multistep``."""
     warmup: float = 0.0
     """Fraction of the run with a linear rise of the rate from 0."""
-    precision: Literal["bf16"] | None = None
-    """Autocast of the forward and backward pass of the weights; losses and updates stay in float32."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Autocast of the forward and backward pass of the weights; losses and updates stay in float32. None is
+    what ``speed`` says."""
     micro_batches: int = 1
     """Gradient accumulation: parts of a batch that are attacked and learnt from one after the other, for one
     update with their mean gradient. batch_size stays the size of the whole."""
@@ -177,6 +178,18 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CudaConfig:
+    """How torch computes on a GPU; a CPU has none of it."""
+
+    tf32: bool | None = None
+    """TF32 in convolutions and matrix products of float32. None is what ``speed`` says: as torch has it, in
+    convolutions alone, or in both."""
+    benchmark: bool | None = None
+    """cuDNN times its algorithms for each new shape and keeps the fastest, so that two runs may differ in
+    their last bits. None is what ``speed`` says: off, as torch has it, or on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides what a training run does."""
 
@@ -188,6 +201,9 @@ class TrainConfig:
     """Seed of weights, data order, random starts and splits."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+    speed: Literal["published", "fast"] = "published"
+    """What settings that are None become: ``published`` is float32; ``fast`` is bf16 in the attack and for
+    the weights, TF32 elsewhere, and the fastest algorithms of cuDNN."""
     checkpoint_every: int = 0
     """Steps between checkpoints within an epoch; 0 writes one at the end of each epoch and on Ctrl-C only."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -197,6 +213,23 @@ class TrainConfig:
     attack: AttackConfig = field(default_factory=AttackConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    cuda: CudaConfig = field(default_factory=CudaConfig)
+
+
+def settled(config: TrainConfig) -> TrainConfig:
+    """``config`` with a value in place of every None that ``speed`` decides; others stay as they are."""
+    if config.speed == "published":
+        return config
+
+    def filled(part: Any, **values: Any) -> Any:
+        return replace(part, **{name: v for name, v in values.items() if getattr(part, name) is None})
+
+    return replace(
+        config,
+        attack=filled(config.attack, precision="bf16"),
+        optim=filled(config.optim, precision="bf16"),
+        cuda=filled(config.cuda, tf32=True, benchmark=True),
+    )
 
 
 def recipes() -> dict[str, Path]:

@@ -35,6 +35,26 @@ def pick_device(name: str) -> str:
     return name
 
 
+def layout(device: str | torch.device) -> torch.memory_format:
+    """The memory format of models and images on ``device``: channels_last on a GPU, whose convolutions in
+    TF32 and 16 bits compute in it, and lay everything else out anew."""
+    on_gpu = torch.device(device).type == "cuda"
+    return torch.channels_last if on_gpu else torch.contiguous_format
+
+
+def set_backends(tf32: bool | None, benchmark: bool | None) -> None:
+    """Switches of torch for the GPUs of this process.
+
+    Args:
+        tf32: convolutions and matrix products of float32 in TF32; None leaves both as they are.
+        benchmark: cuDNN times its algorithms for each new shape; None leaves it as it is.
+    """
+    if tf32 is not None:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    if benchmark is not None:
+        torch.backends.cudnn.benchmark = benchmark
+
+
 def cpu_model() -> str:
     """The name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -185,7 +185,9 @@ class Check:
         if not self.gpu:
             self.skip("ceilings", NO_GPU)
             return
-        program = "import json; from bat_fast.measure.timing import gpu_ceilings; print(json.dumps(gpu_ceilings()))"
+        program = (
+            "import json; from bat_fast.measure.timing import gpu_ceilings; print(json.dumps(gpu_ceilings()))"
+        )
         printed = self.run("ceilings", [sys.executable, "-c", program], 60)["text"].splitlines()
         if self.parts["ceilings"]["ok"]:
             self.parts["ceilings"]["result"] = json.loads(printed[-1])
@@ -224,7 +226,7 @@ class Check:
         self.benchmark("step", "bench_step.py", options, 90)
 
     def operators(self) -> None:
-        self.benchmark("operators", "bench_ops.py", ["--no-compile", "--seconds", 0.3], 120, quick=False)
+        self.benchmark("operators", "bench_ops.py", ["--no-compile", "--seconds", 0.2], 120, quick=False)
 
     def command_line(self) -> None:
         """`bat-fast bench`, on a GPU with launch gaps, on random and trained weights."""
@@ -286,7 +288,7 @@ class Check:
         self.benchmark("data", "bench_data.py", options, 120, quick=False)
 
 
-# Not initcheck: it would have to follow what torch's own kernels write, too. Tests poison fresh memory instead.
+# Not initcheck, which would have to follow what torch's own kernels write: tests poison fresh memory instead.
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 EPOCHS: dict[str, list[object]] = {"published": [], "fast": ["--speed", "fast"]}
 # Groups, and seconds for each on a GPU; in a group first what matters most.

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench_attack import EPS, SHAPES, STEPS
+from by_hand import STEPS
 from fast_step import FastStep
 from options import parser, write
+from shapes import SHAPES
 from torch.profiler import ProfilerActivity, profile
 
 from bat_fast import PGD
@@ -30,6 +31,7 @@ from bat_fast.measure.launch_gaps import idle_share, kernels
 from bat_fast.measure.timing import machine
 
 _CALLS = 3
+EPS = 8 / 255
 _LAYOUT = ("nchwToNhwc", "nhwcToNchw", "nchw2nhwc", "nhwc2nchw")  # of cuDNN
 
 

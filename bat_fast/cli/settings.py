@@ -21,6 +21,7 @@ _ABOUT_THE_RUN: dict[str, dict[str, Any]] = {
     "--recipe": {"action": "append", "default": [], "help": f"shipped settings: {', '.join(recipes())}"},
     "--config": {"action": "append", "default": [], "help": "YAML file with settings"},
     "--out": {"type": Path, "help": "run folder (default: runs/NAME-DATE-TIME)"},
+    "--fast": {"action": "store_true", "help": "the same as --speed fast"},
     "--resume": {"action": "store_true", "help": "continue the run in --out"},
     "--dry-run": {
         "action": "store_true",
@@ -57,7 +58,7 @@ def read_command(arguments: list[str]) -> Command:
         if not stored.exists():
             raise FileNotFoundError(f"there is no run to resume in {run.out}: no config.yaml")
         files = [str(stored)]
-    config = _parse(files, rest)
+    config = _parse(files, rest + (["--speed", "fast"] if run.fast else []))
     label = run.recipe[-1] if run.recipe else config.method.get("name", "run")
     return Command(config, run.out or RunFolder.default_path(label), run.resume, run.dry_run)
 
@@ -69,8 +70,11 @@ def read_run(path: Path, arguments: list[str]) -> TrainConfig:
         ValueError, argparse.ArgumentError: an argument is wrong, or would ask for other weights or images.
         FileNotFoundError: there is no run.
     """
-    asked, _ = _run_parser().parse_known_args(arguments)
+    asked, rest = _run_parser().parse_known_args(arguments)
+    arguments = [*rest, "--speed", "fast"] if asked.fast else arguments
     for name, value in vars(asked).items():
+        if name == "fast":
+            continue
         if value:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} does not go with --run, which has its settings from the run folder")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ def measure_speed(
     steps: dict[str, Callable[[], object]] = {}
     for engine in engines:
         for precision in precisions:
-            how: dict[str, Any] = {"engine": engine, "precision": precision}
+            how: dict[str, Any] = {"engine": engine, "precision": precision or "fp32"}
             setting = replace(config, attack=replace(config.attack, **how))
             name = f"{engine} {precision or 'fp32'}"
             ours[name] = _attack(setting, copy.deepcopy(model))
@@ -91,12 +91,11 @@ def measure_speed(
         others = {name: partial(_peer, attack) for name, attack in found.items()}
     reached = {name: strength(judge, batches, attack) for name, attack in (ours | others).items()}
     clean = strength(judge, batches)
-    eager = replace(config, attack=replace(config.attack, engine="eager", precision=None))
+    eager = replace(config, attack=replace(config.attack, engine="eager", precision="fp32"))
     plain = reached.get("eager fp32") or strength(judge, batches, _attack(eager, copy.deepcopy(model)))
     again = _attack(replace(eager, seed=config.seed + 1), copy.deepcopy(model))
     other_start = strength(judge, batches, again).beside(plain, clean)
-    last = batch._replace(x=x.to(memory_format=torch.channels_last))
-    attacks: dict[str, Callable[[], object]] = {name: partial(attack, last) for name, attack in ours.items()}
+    attacks: dict[str, Callable[[], object]] = {name: partial(attack, batch) for name, attack in ours.items()}
     attacks |= {name: partial(attack, batch) for name, attack in others.items()}
     memory = {name: growth_mib(call, device) for name, call in (attacks | steps).items()}
     attack_times, step_times = (interleaved(runs, seconds, least=3, warm=1) for runs in (attacks, steps))
@@ -136,11 +135,8 @@ def measure_speed(
 
 def _attack(config: TrainConfig, model: nn.Module) -> Attack:
     """The attack of a configuration, always from the same start, on a model whose weights no step moves."""
-    model = model.to(memory_format=cast(Any, torch.channels_last)).train()
-    attack = build.build_attack(config, build.build_method(config), model)
-    return lambda batch: attack(
-        batch.x.to(memory_format=torch.channels_last), batch.y, index=batch.index, draw=0
-    )
+    attack = build.build_attack(config, build.build_method(config), model.train())
+    return lambda batch: attack(batch.x, batch.y, index=batch.index, draw=0)
 
 
 def _peer(attack: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> Tensor:

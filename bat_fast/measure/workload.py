@@ -14,10 +14,10 @@ from torch import nn
 
 from bat_fast import data
 from bat_fast.batch import Batch
-from bat_fast.config import TrainConfig
-from bat_fast.device import pick_device
+from bat_fast.config import TrainConfig, settled
+from bat_fast.device import layout, pick_device, set_backends
 from bat_fast.evaluate.saved import split_loader
-from bat_fast.runs.model_file import build_model, load_run
+from bat_fast.runs.model_file import load_run
 from bat_fast.train import build
 from bat_fast.train.feed import Feed
 from bat_fast.train.meter import EpochMeter
@@ -36,7 +36,9 @@ class RandomWorkload:
 
     def __init__(self, config: TrainConfig, shape: data.Shape | None = None) -> None:
         build.check(config)
-        self.config, self.device = config, pick_device(config.device)
+        self.config = config = settled(config)
+        self.device = pick_device(config.device)
+        set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.shape = shape or data.shape(config.data.name) or Feed(config, "cpu").shape  # needs the files
         # Options such as ``val`` change the number, which is then known to who reads the files only.
         self.images = None if config.data.options else data.train_images(config.data.name)
@@ -46,14 +48,14 @@ class RandomWorkload:
         return [count, self.shape.in_channels, self.shape.image_size, self.shape.image_size]
 
     def model(self) -> nn.Module:
-        """A new model on the device, the same each time."""
-        torch.manual_seed(self.config.seed)
-        built, channels = build.architecture(self.config, self.shape), self.shape.in_channels
-        return build_model(built, mean=(0.5,) * channels, std=(0.25,) * channels).to(self.device)
+        """A new model on the device, the same each time, as training has it."""
+        channels = self.shape.in_channels
+        mean, std = (0.5,) * channels, (0.25,) * channels
+        return build.parts(self.config, self.shape, self.device, mean=mean, std=std).model
 
     def batch(self, count: int) -> Batch:
         """Random images and labels."""
-        x = torch.rand(self.size(count), device=self.device)
+        x = torch.rand(self.size(count), device=self.device).to(memory_format=layout(self.device))
         y = torch.randint(0, self.shape.num_classes, (count,), device=self.device)
         return Batch(x, y, torch.arange(count, device=self.device))
 
@@ -69,9 +71,9 @@ class RandomWorkload:
 
     def step(self, config: TrainConfig, model: nn.Module, batch: Batch) -> Callable[[], object]:
         """The training step of ``config``, which has other settings for the same data, on ``batch``."""
-        model = model.to(memory_format=cast(Any, torch.channels_last)).train()
+        model.train()
         ids = torch.arange(len(batch.y), device=self.device)  # what a method remembers is of this batch
-        batch = batch._replace(x=batch.x.to(memory_format=torch.channels_last), index=ids)
+        batch = batch._replace(index=ids)
         slow = replace(config, optim=replace(config.optim, lr=1e-4))  # the weights shall stay where they are
         step = build.parts(slow, self.shape, self.device, samples=len(batch.y), model=model).step
         meter = EpochMeter(self.device)
@@ -100,8 +102,8 @@ class RunWorkload(RandomWorkload):
         self._batches = list(islice(loader, -(-images // config.batch_size)))
 
     def model(self) -> nn.Module:
-        """A copy of the trained model."""
-        return copy.deepcopy(self._trained)
+        """A copy of the trained model, laid out as in training."""
+        return copy.deepcopy(self._trained).to(memory_format=cast(Any, layout(self.device)))
 
     def batches(self) -> list[Batch]:
         """Test images, the first ones of the split."""

@@ -125,8 +125,11 @@ class RunFolder:
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError naming the first setting in which the two differ, but for what changes no result."""
-    old, new = flat(before), flat(now)
+    """Raise ValueError naming the first setting in which the two differ, but for what changes no result.
+
+    A setting that an older run did not know had the value that is now its default.
+    """
+    old, new = flat(plain(TrainConfig())) | flat(before), flat(now)
     for key in [*new, *(key for key in old if key not in new)]:
         if key not in _FREE and old.get(key) != new.get(key):
             raise ValueError(

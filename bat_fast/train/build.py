@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from bat_fast import data, methods
 from bat_fast.attacks import PGD
-from bat_fast.config import TrainConfig
+from bat_fast.config import TrainConfig, settled
+from bat_fast.device import layout
 from bat_fast.runs.model_file import build_model
 from bat_fast.train.feed import Feed
 from bat_fast.train.schedule import learning_rate
@@ -146,7 +147,7 @@ def parts(
     """All parts of a run, put together in the one order that fixes their random numbers.
 
     Args:
-        config: the settings, already checked (`check`).
+        config: the settings, already checked (`check`) and `settled`.
         shape: of the data.
         device: where the model is.
         samples: one more than the largest sample id; None leaves out what a method keeps for each sample.
@@ -160,6 +161,7 @@ def parts(
     if model is None:
         torch.manual_seed(config.seed)
         model = build_model(built, **normalisation).to(device)
+    model.to(memory_format=cast(Any, layout(device)))
     method = build_method(config)
     if samples is not None:
         method.prepare(samples, built["num_classes"], device)
@@ -178,6 +180,7 @@ def dry_run(config: TrainConfig) -> str:
         ValueError: a setting is out of range.
     """
     check(config)
+    config = settled(config)
     data.Augment(**asdict(config.data.augment))
     built = parts(config, data.shape(config.data.name) or Feed(config, "cpu").shape)
     learning_rate(config.optim, 0, 1)

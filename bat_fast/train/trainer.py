@@ -12,8 +12,8 @@ from torch import nn
 
 from bat_fast import data
 from bat_fast.attacks import report_labels
-from bat_fast.config import TrainConfig
-from bat_fast.device import pick_device
+from bat_fast.config import TrainConfig, settled
+from bat_fast.device import pick_device, set_backends
 from bat_fast.report.curves import draw_curves
 from bat_fast.report.progress import Progress
 from bat_fast.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -66,8 +66,10 @@ class Trainer:
         observers: Iterable[Observer] = (),
     ) -> None:
         build.check(config)
-        self.config, self.folder, self.progress = config, RunFolder(Path(out)), progress
+        self.config = config = settled(config)
+        self.folder, self.progress = RunFolder(Path(out)), progress
         self.device, self.observers = pick_device(config.device), tuple(observers)
+        set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.feed = Feed(config, self.device, splits)
         self.splits, self.loader, train = self.feed.splits, self.feed.train, self.feed.splits.train
         self.parts = build.parts(

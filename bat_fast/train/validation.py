@@ -12,8 +12,12 @@ from bat_fast.runs.metrics import metric
 from bat_fast.train.feed import Feed
 
 
-def eval_attack(config: TrainConfig, model: nn.Module, name: str) -> Attack:
-    """The attack ``name`` that measures ``model``, in the ball that it was trained in."""
+def eval_attack(config: TrainConfig, model: nn.Module, name: str, split: str = "val") -> Attack:
+    """The attack ``name`` that measures ``model``, in the ball that it was trained in.
+
+    Validation, which chooses an epoch, has the engine and the precision of training; the test, whose numbers
+    are reported, is in float32.
+    """
     attack, step = config.attack, config.eval.step_size
     return make_attack(
         name,
@@ -22,6 +26,8 @@ def eval_attack(config: TrainConfig, model: nn.Module, name: str) -> Attack:
         step_size=attack.step_size if step is None else step,
         norm=attack.norm,
         seed=config.seed,
+        engine=attack.engine,
+        precision=attack.precision if split == "val" else None,
     )
 
 
@@ -29,5 +35,5 @@ def accuracies(
     config: TrainConfig, feed: Feed, model: nn.Module, split: str, attack: str
 ) -> dict[str, float]:
     """The clean accuracy on a split and that under ``attack``, in [0, 1], named by `metric`."""
-    counts = evaluate(model, feed.eval(split), eval_attack(config, model, attack))
+    counts = evaluate(model, feed.eval(split), eval_attack(config, model, attack, split))
     return {metric(split, "clean"): counts["clean_acc"], metric(split, attack): counts["robust_acc"]}

@@ -14,6 +14,7 @@ from bat_fast.data.augment import Augment
 from bat_fast.data.extra import ExtraData
 from bat_fast.data.order import count_steps, epoch_order, shares
 from bat_fast.data.source import Source
+from bat_fast.device import layout
 
 NO_AUGMENT = Augment()
 
@@ -49,7 +50,7 @@ class Loader(ABC):
         device: where the batches are.
         augment: of the images; none by default.
         rank, world_size: which of how many processes this one is.
-        channels_last: memory format of the batches.
+        channels_last: memory format of the batches; None is that of `bat_fast.device.layout`.
         workers: threads or processes that decode; None takes one for each core.
         on_corrupt: ``"error"``, or ``"skip"``: an image that cannot be decoded is left out and counted.
         extra: images that are added to every batch, beyond ``batch_size``.
@@ -72,7 +73,7 @@ class Loader(ABC):
         augment: Augment = NO_AUGMENT,
         rank: int = 0,
         world_size: int = 1,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
         workers: int | None = None,
         on_corrupt: str = "error",
         extra: ExtraData | None = None,
@@ -89,7 +90,9 @@ class Loader(ABC):
             raise ValueError(f"data.on_corrupt must be error or skip, got {on_corrupt!r}")
         self._check_augment(source, augment)
         self.source, self.batch_size, self.shuffle, self.seed = source, batch_size, shuffle, seed
-        self.device, self.augment, self.channels_last = torch.device(device), augment, channels_last
+        self.device, self.augment = torch.device(device), augment
+        usual = layout(self.device) is torch.channels_last
+        self.channels_last = usual if channels_last is None else channels_last
         self.rank, self.world_size = rank, world_size
         self.workers, self.on_corrupt, self.extra = workers, on_corrupt, extra
         self.num_samples = len(source)
