@@ -152,22 +152,21 @@ def main() -> int:
     print(f"{machine()}, {datetime.date.today()}")
     print("medians in us (half the quartile range of native), and their multiples of native")
     print(f"{'':34}{'native':>10}      {''.join(heads)} |{''.join(h[1:] for h in heads)} | to reach")
-    rows = []
+    versions = {
+        "bat_fast": bat_fast.__version__,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }
+    about: dict[str, Any] = {"machine": machine(), "date": str(datetime.date.today()), "versions": versions}
+    about["build"] = _native.build_info()
+    if options.device == "cuda":
+        about["ceilings"] = gpu_ceilings()
+    rows: list[dict[str, Any]] = []
     for case in cases(options.device):
         if options.only in case.name:
             rows.append(measure(case, options.device, options.seconds, not options.no_compile))
             print(text(rows[-1]), flush=True)
-    if options.json:
-        versions = {
-            "bat_fast": bat_fast.__version__,
-            "torch": torch.__version__,
-            "python": sys.version.split()[0],
-        }
-        about = {"machine": machine(), "date": str(datetime.date.today()), "versions": versions}
-        about["build"] = _native.build_info()
-        if options.device == "cuda":
-            about["ceilings"] = gpu_ceilings()
-        write(options.json, about | {"rows": rows})
+            write(options.json, about | {"rows": rows})
     return int(any("wrong" in row for row in rows))
 
 

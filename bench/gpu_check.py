@@ -217,7 +217,7 @@ class Check:
     def attack(self) -> None:
         """PGD-10 beside others, one part for each shape."""
         for shape in ("resnet18_128", "resnet18_32_128", "small_cnn") if self.gpu else ("mlp",):
-            options = ["--shapes", shape, "--seconds", 8 if self.gpu else 0]
+            options = ["--shapes", shape, "--seconds", 5 if self.gpu else 0]
             self.benchmark(f"attack_{shape}", "bench_attack.py", options, 90)
 
     def step(self) -> None:
@@ -252,7 +252,7 @@ class Check:
         self.command(f"bench_{size}", words, 90)
 
     def epoch(self) -> None:
-        """Two epochs of BAT as users train it on images of the shape of Tiny ImageNet, a fifth as many."""
+        """Two epochs of BAT as users train it on images of the shape of Tiny ImageNet, a tenth as many."""
         for how in EPOCHS:
             part = f"epoch_{how}"
             if not self.gpu:
@@ -260,7 +260,7 @@ class Check:
                 continue
             folder = self.scratch / part
             shutil.rmtree(folder, ignore_errors=True)
-            images = ["--data.name", "synthetic", "--data.options", "{size: 64, classes: 200, count: 25000}"]
+            images = ["--data.name", "synthetic", "--data.options", "{size: 64, classes: 200, count: 12500}"]
             words = ["train", *self._recipe(), *EPOCHS[how], *images, "--epochs", 2, "--out", folder]
             self.run(part, [sys.executable, "-m", "bat_fast", *words], 150)
             rows = folder / "metrics.jsonl"

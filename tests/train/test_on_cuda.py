@@ -91,6 +91,27 @@ def test_the_program_is_one(name, dtype):
     assert isinstance(program, Program)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("channels", "size"), [(8, 16), (64, 64), (512, 4)])
+def test_the_relu_of_cudnn_reads_no_memory_that_nobody_wrote(channels, size, dtype):
+    """It is given its result as a second summand, times zero: that of NaN would be NaN."""
+    last, shape = torch.channels_last, (8, channels, size, size)
+    x = torch.randn(shape, device="cuda").to(dtype, memory_format=last)
+    weight = torch.randn(channels, channels, 3, 3, device="cuda").to(dtype, memory_format=last)
+    bias, window = torch.randn(channels, device="cuda").to(dtype), ([1, 1], [1, 1], [1, 1], 1)
+    expected = torch.conv2d(x.double(), weight.double(), bias.double(), *window).relu()
+    for _ in range(2):
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        poison = torch.full(shape, torch.nan, dtype=dtype, device="cuda")
+        address = poison.data_ptr()
+        del poison
+        y = torch.ops.aten.cudnn_convolution_relu(x, weight, bias, *window)
+        assert y.data_ptr() == address
+        error = (y.double() - expected).norm() / expected.norm()
+        assert error < (1e-4 if dtype == torch.float32 else 1e-2)
+
+
 @pytest.mark.parametrize("engine", ["eager", "frozen", "graph"])
 def test_a_stream_of_the_caller(engine):
     model = models.create("preactresnet18", num_classes=10).cuda().eval()

@@ -21,9 +21,10 @@ class Convolution:
     left to each call that costs a fifth of a convolution with 512 channels of 4x4. ReLU and the sum of a
     residual branch are done where the result is written.
 
-    Elsewhere, on a GPU above all, bias and ReLU are one pass over the result: torch would take two, the first
-    of them not by vectors in 16 bits. There, too, images of few channels, pixels, are filled up with zeros to
-    the number that tensor cores take: for three cuDNN falls back to slower kernels and another layout.
+    Elsewhere, on a GPU above all, bias and ReLU are one pass over the result, or none where cuDNN does them
+    on the way out: torch would take two, the first of them not by vectors in 16 bits. There, too, images of
+    few channels, pixels, are filled up with zeros to the number that tensor cores take: for three cuDNN
+    falls back to slower kernels and another layout.
     """
 
     def __init__(self, weights: Weights, shape: tuple[int, ...]) -> None:
@@ -49,6 +50,9 @@ class Convolution:
             filled = F.pad(weight, (0, 0, 0, 0, 0, self.missing)).zero_()
             self._weight = filled.contiguous(memory_format=torch.channels_last)
         self._ones = None if weights.bias is None else torch.ones_like(weights.bias)
+        self._narrow: Tensor | None = None  # the bias in the precision of the weights
+        if weight.is_cuda and weights.bias is not None and torch.backends.cudnn.is_available():
+            self._narrow = weights.bias.to(weight.dtype, copy=True)
         self._adjoint = adjoint(self) if self.packed else None
         self.step = 1 if self._adjoint is None else self._adjoint.step
 
@@ -56,6 +60,8 @@ class Convolution:
         """Take over the weights as they are now."""
         if self.missing:
             self._weight[:, : -self.missing].copy_(self.weights.weight)
+        if self._narrow is not None and self.weights.bias is not None:
+            self._narrow.copy_(self.weights.bias)
         if not self.packed:
             return
         w, mkldnn = self.weights.weight, torch.ops.mkldnn
@@ -98,6 +104,15 @@ class Convolution:
         """`forward` where oneDNN does not compute."""
         if self.missing:
             x = F.pad(x, (0, 0, 0, 0, 0, self.missing))
+        if relu and other is None and self._narrow is not None:
+            try:
+                return _aten.cudnn_convolution_relu(
+                    x, self._weight, self._narrow, self.stride, self.padding, self.dilation, self.groups
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # cuDNN has no such kernel for this convolution
+                self._narrow = None
         out = torch.conv2d(x, self._weight, None, self.stride, self.padding, self.dilation, self.groups)
         out = out if other is None else out.add_(other)
         if self._ones is not None:
