@@ -46,6 +46,45 @@ def _affine_grad_reference(
     grad.copy_(passed if other is None else passed + other.to(passed.dtype))
 
 
+def _fake_affine_relu_(
+    x: Tensor, other: Tensor | None, scale: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    del other, scale, shift
+    return torch.empty_like(x), x.new_empty(-(-x.numel() // 8), dtype=torch.uint8)
+
+
+@operator(
+    "affine_relu_(Tensor(a!) x, Tensor? other, Tensor scale, Tensor shift) -> (Tensor, Tensor)",
+    fake=_fake_affine_relu_,
+)
+def _affine_relu_reference(
+    x: Tensor, other: Tensor | None, scale: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``x <- x + other``; the result of `affine` with ReLU, and a bit for each of its elements, in memory's
+    order: whether the gradient passes."""
+    if other is not None:
+        x.add_(other)
+    y = _affine_reference(x, scale, shift, True)
+    passes = ~(y.as_strided((y.numel(),), (1,)) <= 0)
+    eights = torch.nn.functional.pad(passes, (0, -y.numel() % 8)).view(-1, 8)
+    return y, (eights << torch.arange(8, device=x.device)).sum(1).to(torch.uint8)
+
+
+def _fake_affine_relu_grad_(grad: Tensor, bits: Tensor, scale: Tensor, other: Tensor | None) -> None:
+    del grad, bits, scale, other
+
+
+@operator(
+    "affine_relu_grad_(Tensor(a!) grad, Tensor bits, Tensor scale, Tensor? other) -> ()",
+    fake=_fake_affine_relu_grad_,
+)
+def _affine_relu_grad_reference(grad: Tensor, bits: Tensor, scale: Tensor, other: Tensor | None) -> None:
+    """`affine_grad_` with the bits of `affine_relu_`; ``grad`` is laid out as its result was."""
+    passes = (bits[:, None] >> torch.arange(8, device=grad.device)) & 1
+    y = passes.flatten()[: grad.numel()].as_strided(grad.shape, grad.stride())
+    _affine_grad_reference(grad, y, scale, other)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, scale, _, relu = inputs
     ctx.save_for_backward(scale, output if relu else None)
@@ -119,6 +158,8 @@ def affine_grad_(
 
 unchecked_affine = torch.ops.bat_fast.affine.default
 unchecked_affine_grad_ = torch.ops.bat_fast.affine_grad_.default
+unchecked_affine_relu_ = torch.ops.bat_fast.affine_relu_.default
+unchecked_affine_relu_grad_ = torch.ops.bat_fast.affine_relu_grad_.default
 """The operators as their schemas have them, for an engine that made every argument itself: between two
 convolutions, with the caches full of other things, the checks cost 0.1 ms, as much as 2 MB of images."""
 

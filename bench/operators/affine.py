@@ -37,12 +37,20 @@ def cases(inputs: Inputs) -> Iterator[Case]:
         words = f"{size(shape)} {str(dtype).removeprefix('torch.')}"
         work = partial(_layer, inputs, dtype, shape)
         yield Case("affine", words, work, reach, compiles=True, tolerance=tolerance)
+        block = partial(_block, inputs, dtype, shape)
+        yield Case("affine_relu_", words, block, reach, compiles=True, tolerance=tolerance)
 
 
 def _layer(inputs: Inputs, dtype: torch.dtype, shape: tuple[int, ...]) -> Work:
     x, other, start = (inputs.randn(*shape).to(dtype, memory_format=torch.channels_last) for _ in range(3))
     scale, shift, grad = inputs.rand(shape[1]) - 0.5, inputs.randn(shape[1]), start.clone()
-    tensors, constants = (x, scale, shift, start, other), (torch.zeros_like(scale), torch.ones_like(scale))
+    tensors, constants = (
+        (x, scale, shift, start, other),
+        (
+            torch.zeros_like(scale),
+            torch.full_like(scale, 1 - _EPS),
+        ),
+    )
 
     def native() -> tuple[Tensor, Tensor]:
         y = ops.affine(x, scale, shift, relu=True)
@@ -58,15 +66,69 @@ def _layer(inputs: Inputs, dtype: torch.dtype, shape: tuple[int, ...]) -> Work:
     )
 
 
+def block(
+    x: Tensor, residual: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, other: Tensor
+) -> tuple[Tensor, ...]:
+    total = x + residual
+    return total, *affine(total, scale, shift, grad, other)
+
+
+def block_best(
+    x: Tensor,
+    residual: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    grad: Tensor,
+    other: Tensor,
+    constants: tuple[Tensor, ...],
+) -> tuple[Tensor, ...]:
+    return x.add_(residual), *affine_best(x, scale, shift, grad, other, constants)
+
+
+def _block(inputs: Inputs, dtype: torch.dtype, shape: tuple[int, ...]) -> Work:
+    drawn = (inputs.randn(*shape).to(dtype, memory_format=torch.channels_last) for _ in range(4))
+    begin, residual, other, start = drawn
+    scale, shift, x, grad = inputs.rand(shape[1]) - 0.5, inputs.randn(shape[1]), begin.clone(), start.clone()
+    tensors = (begin, residual, scale, shift, start, other)
+    constants = (torch.zeros_like(scale), torch.full_like(scale, 1 - _EPS))
+
+    def native() -> tuple[Tensor, ...]:
+        y, bits = torch.ops.bat_fast.affine_relu_(x, residual, scale, shift)
+        torch.ops.bat_fast.affine_relu_grad_(grad, bits, scale, other)
+        return x, y, grad
+
+    def restore() -> None:
+        x.copy_(begin)
+        grad.copy_(start)
+
+    return Work(
+        native=native,
+        eager=lambda: block(*tensors),
+        best=partial(block_best, x, residual, scale, shift, grad, other, constants),
+        exact=lambda: block(*(t.double() for t in tensors)),
+        restore=restore,
+        # Forward two reads and two writes, backward two reads and a write; the bits twice.
+        bytes_moved=7 * x.nbytes + 2 * x.numel() // 8,
+    )
+
+
 def small(inputs: Inputs) -> Iterator[Call]:
-    for shape in SMALL_IMAGES:
+    for shape in [*SMALL_IMAGES, (2, 16, 5, 3)]:
         scale, shift = inputs.randn(shape[1]), inputs.randn(shape[1])
         for layout, (x, grad, other) in layouts(*(inputs.randn(*shape) for _ in range(3))):
             run = partial(ops.affine, x, scale, shift, relu=True)
             yield Call(f"affine {size(shape)}{layout}", run)
+            yield Call(f"affine_relu_ {size(shape)}{layout}", partial(_relu, x, other, scale, shift, grad))
             yield Call(
                 f"affine_grad_ {size(shape)}{layout}", partial(_grad, grad, y=x, scale=scale, other=other)
             )
+
+
+def _relu(x: Tensor, other: Tensor, scale: Tensor, shift: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    total, passed = x.clone(), grad.clone()
+    y, bits = torch.ops.bat_fast.affine_relu_(total, other, scale, shift)
+    torch.ops.bat_fast.affine_relu_grad_(passed, bits, scale, other)
+    return total, y, bits.float(), passed
 
 
 def _grad(grad: Tensor, **parts: Tensor) -> Tensor:

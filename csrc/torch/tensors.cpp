@@ -71,6 +71,7 @@ Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, Scal
   const int32_t dtype = type == ScalarType::Double     ? aoti_torch_dtype_float64()
                         : type == ScalarType::Half     ? aoti_torch_dtype_float16()
                         : type == ScalarType::BFloat16 ? aoti_torch_dtype_bfloat16()
+                        : type == ScalarType::Byte     ? aoti_torch_dtype_uint8()
                                                        : aoti_torch_dtype_float32();
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(),

@@ -12,10 +12,13 @@ from bat_fast.attacks import Attack, by_name, untouched
 from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import trace
+from bat_fast.models.preact_resnet import BasicBlock
 
 aten = torch.ops.aten
 # They launch nothing.
-VIEWS = {"device", "detach", "view", "expand", "t", "as_strided", "empty", "new_empty", "empty_like", "slice"}
+VIEWS = {"device", "detach", "view", "expand", "t", "as_strided", "empty", "new_empty"} | {
+    "empty_like", "empty_strided", "slice"
+}  # fmt: skip
 
 
 READS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "item", "_unique2"}
@@ -30,11 +33,17 @@ class Launches(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.names, self.copies = [], []
+        self.names, self.copies, self.bytes = [], [], 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
         name = function._schema.name.partition("::")[2]
+        if name == "cudnn_convolution_relu":  # nothing fakes it
+            x, weight, _, stride, padding, dilation, groups = args
+            window = (stride, padding, dilation, False, [0, 0], groups)
+            result = aten.convolution.default(x, weight, None, *window)
+            result = result.to(memory_format=self._either(*(suggest_memory_format(t) for t in (x, weight))))
+        else:
+            result = function(*args, **(kwargs or {}))
         if name == "convolution":
             image, weight = (suggest_memory_format(t) for t in args[:2])
             self._count_layouts(name, image, self._either(image, weight))
@@ -51,9 +60,23 @@ class Launches(TorchDispatchMode):
                 self._count_layouts(name, suggest_memory_format(source), suggest_memory_format(result))
         if name not in VIEWS:
             self.names.append(name)
+            self._count_bytes(function, name, args, result)
         if (name == "convolution" and args[2] is not None) or name == "constant_pad_nd":
             self.names.append(f"{name}: bias" if name == "convolution" else f"{name}: fill")
         return result
+
+    def _count_bytes(self, function, name, args, result):
+        """What is read and written, once each; of the input of a convolution's gradient the shape alone."""
+        given = {i: t for i, t in enumerate(args) if isinstance(t, torch.Tensor)}
+        if name == "convolution_backward":
+            del given[1]
+        changed = [a.alias_info is not None and a.alias_info.is_write for a in function._schema.arguments]
+        made = [
+            t for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, torch.Tensor)
+        ]
+        made = [t for t in made if not any(t is other for other in given.values())]
+        written = [t for i, t in given.items() if changed[i]]
+        self.bytes += sum(t.nbytes for t in [*given.values(), *made, *written])
 
     def _either(self, first, second):
         last = torch.channels_last
@@ -64,10 +87,16 @@ class Launches(TorchDispatchMode):
             self.copies.append((len(self.names), name))
 
 
-def step_on_fake_gpu(name, dtype, size):
+@pytest.fixture(autouse=True)
+def with_cudnn(monkeypatch):
+    """The fake GPU has cuDNN."""
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+
+
+def step_on_fake_gpu(make, dtype, size):
     with FakeTensorMode():
         with torch.device("cuda"):
-            model = models.create(name, num_classes=10)
+            model = make()
             x, y = torch.rand(4, 3, size, size), torch.zeros(4, dtype=torch.int64)
         attack = PGD(model, steps=1)
         objective = AttackLoss("ce")
@@ -83,14 +112,35 @@ def step_on_fake_gpu(name, dtype, size):
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("name", "size", "most"), [("preactresnet18", 64, 98), ("wrn_28_10", 32, 134), ("timm:resnet50", 64, 254)]
+    ("name", "size", "most"), [("preactresnet18", 64, 82), ("wrn_28_10", 32, 109), ("timm:resnet50", 64, 221)]
 )
 def test_a_step_lays_nothing_out_anew(name, size, most, dtype):
-    launches = step_on_fake_gpu(name, dtype, size)
+    launches = step_on_fake_gpu(lambda: models.create(name, num_classes=10), dtype, size)
     convolutions = [i for i, name in enumerate(launches.names) if name.startswith("convolution")]
     first, last = convolutions[0], convolutions[-1]
     assert [copy for copy in launches.copies if first <= copy[0] <= last] == []
     assert len(launches.names) <= most, len(launches.names)
+
+
+class Blocks(nn.Module):
+    """So many residual blocks of 64 channels, between a stem and a head."""
+
+    def __init__(self, count):
+        super().__init__()
+        blocks = [BasicBlock(64, 64, 1, nn.ReLU) for _ in range(count)]
+        head = (nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+        self.layers = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1), *blocks, *head)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_a_residual_block_moves_eighteen_times_its_activation():
+    """Forward and backward; by hand with torch.compile it would be 21 times, under autograd 32."""
+    one, two = (step_on_fake_gpu(lambda n=n: Blocks(n), torch.bfloat16, 64).bytes for n in (1, 2))
+    activation = 4 * 64 * 64 * 64 * 2
+    bits, weights = activation / 16, 2 * 2 * 64 * 64 * 9 * 2
+    assert two - one - weights - 2 * bits == pytest.approx(18 * activation, rel=1e-3)
 
 
 class HostReads(TorchDispatchMode):
@@ -176,6 +226,6 @@ def test_pixels_are_filled_up_to_the_channels_of_tensor_cores():
                 found.append((program.forward(x).float(), program.backward(grad.to(dtype)).float()))
             for ours, exact in zip(*found, strict=True):
                 assert ours.shape == exact.shape
-                assert (ours - exact).norm() < 0.01 * exact.norm()
+                assert (ours - exact).norm() < 0.05 * exact.norm()  # some ReLUs switch
             assert half.layers[0].conv._weight.shape == (16, 8, 3, 3)
             model[0].weight.mul_(-1.5)  # a refresh reaches the weights that are filled up

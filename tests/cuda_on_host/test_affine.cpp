@@ -24,6 +24,26 @@ void check(int64_t blocks, Channels channels, int skip) {
       expect_same_bits("affine", i, y[i], f.value(x[i], f.channel(i / channels.inner % channels.count)));
     }
   }
+  for (const bool more : {false, true}) {
+    Array<T> sum(x, skip), grad(x, skip);
+    const int64_t bytes = (count + 7) / 8;
+    Array<uint8_t> bits(bytes);
+    const AffineRelu<T> f = {sum.data(), more ? other.data() : nullptr, scale.data(), shift.data(), y.data(),
+                             bits.data()};
+    affine_relu_cuda(f, count, channels, nullptr);
+    const AffineReluGrad<T> back = {grad.data(), bits.data(), scale.data(), more ? other.data() : nullptr};
+    affine_relu_grad_cuda(back, count, channels, nullptr);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t c = i / channels.inner % channels.count;
+      const T total = more ? f.sum(x[i], other[i]) : x[i];
+      expect_same_bits("sum", i, sum[i], total);
+      expect_same_bits("affine of a sum", i, y[i], f.value(total, scale[c], shift[c]));
+      const bool passes = bits[i / 8] >> (i % 8) & 1;
+      expect(passes == f.passes(y[i]), "bit", i);
+      expect_same_bits("gradient by bits", i, grad[i], back.value(x[i], passes, scale[c], more ? other[i] : T{}));
+    }
+    if (count % 8 != 0) expect(bits[bytes - 1] >> (count % 8) == 0, "bits beyond the end", count);
+  }
   for (int parts = 0; parts < 8; ++parts) {
     const bool relu = parts & 1, scaled = parts & 2, more = parts & 4;
     Array<T> grad(x, skip);

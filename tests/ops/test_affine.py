@@ -6,7 +6,14 @@ from tables import SOME_IMAGES, Draw, Drawn, Right
 from torch import inf, nan
 
 from bat_fast import ops
-from bat_fast.ops.affine import _affine_grad_reference, _affine_reference
+from bat_fast.ops.affine import (
+    _affine_grad_reference,
+    _affine_reference,
+    _affine_relu_grad_reference,
+    _affine_relu_reference,
+)
+
+AFFINE_RELU_GRAD_ = torch.ops.bat_fast.affine_relu_grad_
 
 SHAPES = [
     (3, 5),
@@ -132,6 +139,43 @@ def test_it_is_batch_norm_and_relu(device, dtype):
     assert not (wrong & ~near).any()
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("more", [False, True])
+def test_a_block_in_one_pass_is_sum_affine_and_bits(shape, more, device, dtype):
+    """Bit for bit what the operators above give one after the other, and so is the gradient from the bits."""
+    x, other, scale, shift = inputs(shape, dtype, device)
+    grad, rest = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+    other, rest = (other, rest) if more else (None, None)
+    for name, view in layouts(x):
+        expected_sum = view.clone(memory_format=torch.preserve_format) if other is None else view + other
+        expected = ops.affine(expected_sum, scale, shift, relu=True)
+        for run in (torch.ops.bat_fast.affine_relu_, _affine_relu_reference):
+            moved = torch.stack([view, view], dim=-1)[..., 0] if name == "gaps" else view.clone()
+            y, bits = run(moved, other, scale, shift)
+            assert torch.equal(moved, expected_sum), name
+            assert torch.equal(y, expected), name
+            assert bits.shape == (-(-y.numel() // 8),)
+            flags = (bits[:, None] >> torch.arange(8, device=device) & 1).flatten()
+            assert torch.equal(flags[: y.numel()].bool(), y.as_strided((y.numel(),), (1,)) > 0), name
+            assert not flags[y.numel() :].any()
+            mine = torch.empty_like(y).copy_(grad)
+            theirs = mine.clone()
+            (_affine_relu_grad_reference if run is _affine_relu_reference else AFFINE_RELU_GRAD_)(
+                mine, bits, scale, rest
+            )
+            ops.affine_grad_(theirs, y=y, scale=scale, other=rest)
+            assert torch.equal(mine, theirs), name
+
+
+def test_not_a_number_passes_the_gradient_on(device):
+    x = torch.tensor([[1.0], [nan], [-1.0]], device=device)
+    one, zero = torch.ones(1, device=device), torch.zeros(1, device=device)
+    _, bits = torch.ops.bat_fast.affine_relu_(x, None, one, zero)
+    grad = torch.ones_like(x)
+    AFFINE_RELU_GRAD_(grad, bits, one, None)
+    assert grad.flatten().tolist() == [1.0, 1.0, 0.0]
+
+
 def test_gradients_are_numerically_right():
     x = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
     scale, shift = torch.randn(2, 4, dtype=torch.float64)
@@ -161,6 +205,10 @@ def test_operators_are_well_formed(device, dtype):
         torch.library.opcheck(torch.ops.bat_fast.affine.default, (view, scale, shift, True))
     for args in ((last, x, scale, other), (x, None, scale, None), (x, x.clone(), None, None)):
         torch.library.opcheck(torch.ops.bat_fast.affine_grad_.default, (args[0].clone(), *args[1:]))
+    for view in (x, last):
+        torch.library.opcheck(torch.ops.bat_fast.affine_relu_.default, (view.clone(), other, scale, shift))
+    bits = torch.ops.bat_fast.affine_relu_(x.clone(), None, scale, shift)[1]
+    torch.library.opcheck(AFFINE_RELU_GRAD_.default, (x.clone(), bits, scale, other))
     assert ops.is_native("affine", "cpu")
     assert ops.is_native("affine_grad_", "cpu")
 
@@ -234,4 +282,8 @@ def draw_affine_grad_(d: Draw) -> Drawn:
     return Drawn([d.normal(*shape), y, scale, other], changed=0, unit=d.scale)
 
 
+DRAWN_BY = {
+    "affine_relu_": test_a_block_in_one_pass_is_sum_affine_and_bits,
+    "affine_relu_grad_": test_a_block_in_one_pass_is_sum_affine_and_bits,
+}
 DRAWN = {"affine": draw_affine, "affine_grad_": draw_affine_grad_}

@@ -25,7 +25,7 @@ from bat_fast.attacks.engine.layers import (
 from bat_fast.attacks.engine.names import Names
 from bat_fast.attacks.engine.norms import AffineLayer, BatchNormLayer
 from bat_fast.attacks.engine.segment import SegmentLayer
-from bat_fast.attacks.engine.weights import Weights
+from bat_fast.attacks.engine.weights import Weights, packs
 
 ARITHMETIC = {
     operator.add: operator.add, operator.iadd: operator.add, torch.add: operator.add,
@@ -50,6 +50,8 @@ class Fusion:
         self, graph: fx.Graph, names: Names, values: dict[fx.Node, Any], dtype: torch.dtype | None
     ) -> None:
         self.names, self.values, self.dtype = names, values, dtype
+        (images,) = [value for node, value in values.items() if node.op == "placeholder"]
+        self.packed = packs(images, images.dtype if dtype is None else dtype)
         self.nodes = list(graph.nodes)
         self.slots: dict[fx.Node, int] = {node: i for i, node in enumerate(self.nodes)}
         self.taken: set[fx.Node] = set()  # part of a layer that began at an earlier node
@@ -73,6 +75,7 @@ class Fusion:
         self._flush(stretch, result)
         _sampled_first(result)
         _allow_overwriting(result)
+        _add_with_norm(result)
         return result
 
     def _flush(self, stretch: list[fx.Node], result: list[Layer]) -> None:
@@ -96,8 +99,8 @@ class Fusion:
             self._make(LinearLayer(Weights(module, None, self.dtype), after), last, [node.args[0]], node)
         elif norm is not None:
             after, last = self._activation(node)
-            kind = BatchNormLayer if norm.training else AffineLayer
-            self._make(kind(norm, after), last, [node.args[0]], node)
+            layer = BatchNormLayer(norm, after) if norm.training else AffineLayer(norm, after, self.packed)
+            self._make(layer, last, [node.args[0]], node)
         elif act is not None:
             self._make(ActivationLayer(act), node, [node.args[0]])
         elif isinstance(module, nn.MaxPool2d):
@@ -246,3 +249,18 @@ def _allow_overwriting(layers: list[Layer]) -> None:
         if isinstance(layer, ConvLayer) and layer.other is not None:
             later = {slot for other in layers[number + 1 :] for slot in other.sources}
             layer.write_other = layer.other in writers and layer.other not in kept | views | later
+
+
+def _add_with_norm(layers: list[Layer]) -> None:
+    """Leave the sum of a residual branch to the norm behind it, which adds and scales in one pass.
+
+    Only where that norm is the first to read the sum: it adds in place, and the others find it done.
+    """
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, ConvLayer) or layer.other is None or layer.conv.packed or layer.act:
+            continue
+        readers = [reader for reader in layers[number + 1 :] if layer.target in reader.sources]
+        first = readers[0] if readers else None
+        if isinstance(first, AffineLayer) and first.by_bits and first.other is None:
+            layer.adds_later, first.other = True, layer.other
+            first.sources = (*first.sources, layer.other)

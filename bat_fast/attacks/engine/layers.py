@@ -83,6 +83,7 @@ class ConvLayer(Layer):
     def __init__(self, conv: Convolution, act: Pointwise | None, other: int | None) -> None:
         self.conv, self.act, self.other = conv, act, other
         self.write_other = False
+        self.adds_later = False  # the layer that reads the target first adds ``other`` to it
 
     def refresh(self) -> None:
         self.conv.weights.refresh()
@@ -90,7 +91,8 @@ class ConvLayer(Layer):
 
     def forward(self, values: Values) -> None:
         dtype = self.conv.weights.dtype
-        x, other = values[self.sources[0]], None if self.other is None else values[self.other]
+        later = self.other is None or self.adds_later
+        x, other = values[self.sources[0]], None if later else values[self.other]  # type: ignore[index]
         x = x.to(dtype=dtype, memory_format=torch.channels_last)
         if other is not None:
             other = other.to(dtype=dtype, memory_format=torch.channels_last)

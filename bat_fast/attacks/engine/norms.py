@@ -11,7 +11,12 @@ from bat_fast.attacks.engine.gradients import Gradients
 from bat_fast.attacks.engine.layers import Layer, Values
 from bat_fast.attacks.engine.pointwise import RELU, Pointwise
 from bat_fast.attacks.engine.weights import affine_of
-from bat_fast.ops.affine import unchecked_affine, unchecked_affine_grad_
+from bat_fast.ops.affine import (
+    unchecked_affine,
+    unchecked_affine_grad_,
+    unchecked_affine_relu_,
+    unchecked_affine_relu_grad_,
+)
 
 _aten = torch.ops.aten
 
@@ -20,12 +25,20 @@ class AffineLayer(Layer):
     """``act(batch norm)`` in eval mode with no convolution before it to fold it into.
 
     Forward and backward are one pass over memory each: ReLU, its slope, and the sum with the gradient of a
-    residual branch are part of it.
+    residual branch are part of it. Where oneDNN does not compute the convolutions around it, it also adds the
+    residual branch to its input, and keeps a bit of each output instead of all of it.
+
+    Args:
+        norm: with running statistics.
+        act: activation behind it.
+        packed: whether oneDNN computes the convolutions.
     """
 
-    def __init__(self, norm: nn.Module, act: Pointwise | None) -> None:
+    def __init__(self, norm: nn.Module, act: Pointwise | None, packed: bool = True) -> None:
         self.norm: Any = norm
         self.relu = act is RELU
+        self.by_bits = self.relu and not packed
+        self.other: int | None = None  # what is added to the input, in place
         self.act = None if self.relu else act
         self._constants: list[Tensor] = []  # at the same addresses for good: a CUDA graph reads them
 
@@ -38,17 +51,35 @@ class AffineLayer(Layer):
 
     def forward(self, values: Values) -> None:
         x = values[self.sources[0]]
+        if self.by_bits:
+            other = None if self.other is None else values[self.other].to(x.dtype)
+            y, self._bits = unchecked_affine_relu_(x, other, *self._constants_for(x))
+            self._like = y.shape, y.stride(), y.dtype
+            values[self.target] = y
+            return
         y = unchecked_affine(x, *self._constants_for(x), self.relu)
         self._y = y if self.relu else None
         values[self.target] = self._activate(y)
 
     def backward(self, grads: Gradients) -> None:
         grad, own = self._incoming(grads)
+        if self.by_bits:
+            self._backward_by_bits(grad, own, grads)
+            return
         y, self._y = self._y, None
         like = grad if y is None else y
         grad = grad.to(like.dtype) if own else torch.empty_like(like).copy_(grad)
         other = grads.take_if(self.sources[0], grad.dtype)
         unchecked_affine_grad_(grad, y, self._constants_for(grad)[0], other)
+        grads.add(self.sources[0], grad, own=True)
+
+    def _backward_by_bits(self, grad: Tensor, own: bool, grads: Gradients) -> None:
+        (shape, stride, dtype), bits = self._like, self._bits
+        del self._bits
+        if not own or grad.stride() != stride or grad.dtype != dtype:  # bits lie in the order of the output
+            grad = torch.empty_strided(shape, stride, dtype=dtype, device=grad.device).copy_(grad)
+        other = grads.take_if(self.sources[0], grad.dtype)
+        unchecked_affine_relu_grad_(grad, bits, self._constants_for(grad)[0], other)
         grads.add(self.sources[0], grad, own=True)
 
     def overwrites(self) -> bool:

@@ -27,7 +27,7 @@ class Weights:
         same = layer.weight.dtype == self.dtype
         self._folded = self.weight if same else torch.empty_like(layer.weight, memory_format=self.format)
         some = layer.bias is not None or norm is not None
-        self.packed = four and packs(self.weight)
+        self.packed = four and packs(self.weight, self.dtype)
         # Beside a convolution that is not packed the bias is added by a kernel that computes in float32.
         alone = four and not self.packed
         wide = torch.promote_types(self.dtype, torch.float32) if alone else self.dtype
@@ -54,14 +54,13 @@ class Weights:
         return scale, shift if bias is None else torch.addcmul(shift, bias, scale)
 
 
-def packs(weight: Tensor) -> bool:
-    """Whether oneDNN computes convolutions with ``weight``, which it lays out for itself."""
-    mkldnn = torch.ops.mkldnn
-    if not weight.is_cpu or not torch.backends.mkldnn.is_available():
+def packs(t: Tensor, dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes convolutions in ``dtype`` where ``t`` is, with weights laid out for itself."""
+    if not t.is_cpu or not torch.backends.mkldnn.is_available():
         return False
-    if weight.dtype == torch.bfloat16:
-        return bool(mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def affine_of(norm: Any) -> tuple[Tensor, Tensor]:
