@@ -79,7 +79,9 @@ class Check:
                     [str(word) for word in command], cwd=self.scratch, stdout=file, stderr=subprocess.STDOUT,
                     env=self.environment(**environment), timeout=limit,
                 ).returncode  # fmt: skip
-            except (subprocess.TimeoutExpired, OSError) as error:
+            except subprocess.TimeoutExpired:
+                code = f"timed out after {limit:g} s"
+            except OSError as error:
                 code = str(error).splitlines()[0]
         text = log.read_text(errors="replace")
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -88,6 +90,7 @@ class Check:
             "seconds": round(time.perf_counter() - begin, 1),
             "limit": limit,
             "date": date,
+            "revision": revision(),
         }
         if code != 0:
             record |= {"status": code, "tail": text.splitlines()[-25:]}
