@@ -1,0 +1,113 @@
+"""The machine code of the CUDA kernels for compute capability 9.0, read from the installed library.
+
+Registers decide how many threads share a multiprocessor, a spill is traffic nobody counted, and an
+elementwise kernel that does not load 16 bytes at once does not reach the bandwidth of memory. A kernel that
+gets worse fails.
+"""
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import bat_fast
+from bat_fast import _native
+
+LIBRARY = Path(bat_fast.__file__).parent / "lib" / "libbat_fast.so"
+MOST_REGISTERS = 64  # 1024 threads on a multiprocessor
+EXCEPTIONS = {
+    "l2_step_kernel": 96,  # a sample stays in registers
+    "holistic_kernel": 104,  # one block in all
+}
+STACK = {"normal_start_kernel": 32}  # for the arguments of sine and cosine beyond what is exact
+# Kernels, and the types in them, that move every element once.
+WIDE = {
+    "channels_kernel<8, true": ("LDG", "STG"),
+    "channels_kernel<4, true": ("LDG", "STG"),
+    "channels_kernel<8, false": ("LDG", "STG"),
+    "channels_kernel<4, false": ("LDG", "STG"),
+    "bytes_kernel<true": ("LDG", "STG"),
+    "linf_step_kernel": ("LDG", "STG"),
+    "linf_start_kernel<float>": ("LDG", "STG"),
+    "activate_kernel": ("LDG", "STG"),
+    "activate_backward_kernel": ("LDG", "STG"),
+    "crop_flip_kernel<4": ("STG",),
+    "crop_flip_kernel<8": ("STG",),
+}
+
+
+def cuobjdump() -> str | None:
+    """That of the CUDA toolkit, or the one that comes with Triton."""
+    if (found := shutil.which("cuobjdump")) is not None:
+        return found
+    spec = find_spec("triton")
+    places = spec.submodule_search_locations if spec is not None else None
+    beside = [Path(place) / "backends" / "nvidia" / "bin" / "cuobjdump" for place in places or ()]
+    return next((str(path) for path in beside if path.exists()), None)
+
+
+TOOL = cuobjdump()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(TOOL is None, reason="no cuobjdump: neither a CUDA toolkit nor Triton"),
+    pytest.mark.skipif(
+        not LIBRARY.exists() or "90" not in _native.build_info()["cuda_architectures"],
+        reason="the library holds no machine code for compute capability 9.0",
+    ),
+]
+
+
+def dumped(*options: str) -> str:
+    run = subprocess.run(
+        [str(TOOL), "-arch", "sm_90", *options, str(LIBRARY)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def readable(names: list[str]) -> dict[str, str]:
+    """Names as C++ writes them, without what all have in common; by the name in the library."""
+    run = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    shown = (
+        re.sub(r"bat_fast::|\(anonymous namespace\)::|void ", "", line) for line in run.stdout.splitlines()
+    )
+    return dict(zip(names, shown, strict=True))
+
+
+@pytest.fixture(scope="module")
+def usage() -> dict[str, dict[str, int]]:
+    """Registers, stack and local memory of each kernel."""
+    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", dumped("--dump-resource-usage"))
+    names = readable([name for name, _ in found])
+    return {names[name]: {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", line)} for name, line in found}
+
+
+def limit(table: dict[str, int], name: str, usual: int) -> int:
+    return next((value for kernel, value in table.items() if name.startswith(kernel)), usual)
+
+
+def test_no_kernel_takes_more_registers_than_it_should(usage):
+    assert len(usage) > 150
+    over = {n: u["REG"] for n, u in usage.items() if u["REG"] > limit(EXCEPTIONS, n, MOST_REGISTERS)}
+    assert not over
+    for kernel, allowed in EXCEPTIONS.items():  # no exception is larger than it has to be
+        assert max(u["REG"] for n, u in usage.items() if n.startswith(kernel)) > allowed - 8
+
+
+def test_nothing_is_spilled(usage):
+    assert not {n: u for n, u in usage.items() if u["LOCAL"] or u["STACK"] > limit(STACK, n, 0)}
+
+
+def test_elementwise_kernels_move_sixteen_bytes_at_once():
+    bodies = dict(re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function :|\Z)", dumped("-sass"), re.DOTALL))
+    names, seen = readable(list(bodies)), set()
+    for mangled, body in bodies.items():
+        for kernel, accesses in WIDE.items():
+            if names[mangled].startswith(kernel):
+                seen.add(kernel)
+                for access in accesses:
+                    assert re.search(rf"\b{access}\.E(\.\w+)*\.128\b", body), (names[mangled], access)
+    assert seen == set(WIDE)
