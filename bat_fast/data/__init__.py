@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bat_fast.data.augment import Augment
@@ -42,13 +43,18 @@ __all__ = [
 ]
 
 
-def shape(name: str) -> Shape | None:
+def shape(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Shape | None:
     """Classes and image size of data set ``name``, without reading it; None where they depend on the files.
+
+    Args:
+        name: of the data set.
+        options: those that it is loaded with; ``size`` is that of its images, in pixels.
 
     Raises:
         ValueError: no such data set.
     """
-    return getattr(find(name), "SHAPE", None)
+    known: Shape | None = getattr(find(name), "SHAPE", None)
+    return known if known is None or "size" not in options else known._replace(image_size=options["size"])
 
 
 def train_images(name: str) -> int | None:

@@ -39,7 +39,9 @@ class RandomWorkload:
         self.config = config = settled(config)
         self.device = pick_device(config.device)
         set_backends(config.cuda.tf32, config.cuda.benchmark)
-        self.shape = shape or data.shape(config.data.name) or Feed(config, "cpu").shape  # needs the files
+        self.shape = (
+            shape or data.shape(config.data.name, config.data.options) or Feed(config, "cpu").shape
+        )  # needs the files
         # Options such as ``val`` change the number, which is then known to who reads the files only.
         self.images = None if config.data.options else data.train_images(config.data.name)
 

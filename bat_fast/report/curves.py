@@ -30,7 +30,9 @@ def draw_curves(rows: list[dict[str, Any]], best_epoch: int, path: Path) -> None
     _line(loss, rows, "train/loss", "training loss", _BLUE)
     loss.set_title("Loss")
     for attack in attacks_on("val", dict.fromkeys(key for row in rows for key in row)):
-        colour = _GREEN if attack == "clean" else _ORANGE
+        colour = {"clean": _GREEN, "fgsm": _BLUE}.get(
+            attack, _ORANGE
+        )  # single-step training shows both attacks
         _line(accuracy, rows, metric("val", attack), title(attack), colour)
     accuracy.set_title("Validation accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))

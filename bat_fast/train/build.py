@@ -182,7 +182,7 @@ def dry_run(config: TrainConfig) -> str:
     check(config)
     config = settled(config)
     data.Augment(**asdict(config.data.augment))
-    built = parts(config, data.shape(config.data.name) or Feed(config, "cpu").shape)
+    built = parts(config, data.shape(config.data.name, config.data.options) or Feed(config, "cpu").shape)
     learning_rate(config.optim, 0, 1)
     weights, attack = sum(parameter.numel() for parameter in built.model.parameters()), built.attack
     return (

@@ -52,3 +52,8 @@ def test_facts_of_no_data_set():
     for fact in (data.shape, data.train_images):
         with pytest.raises(ValueError, match="there is no data set 'cifar'; there are cifar10, cifar100"):
             fact("cifar")
+
+
+def test_the_size_that_is_asked_for_is_known_without_the_files():
+    assert data.shape("imagenet", {"size": 160, "val": 0.1}) == data.Shape(1000, 3, 160)
+    assert data.shape("imagenet") == data.Shape(1000, 3, 224)
