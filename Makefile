@@ -18,7 +18,7 @@ demo: $(VENV)/.installed  ## train BAT on the embedded digits, then evaluate the
 test: lint  ## every test, after the checks of style and types
 	$(PYTEST)
 
-quick: $(VENV)/.installed  ## at each save: one case of each test, nothing that builds
+quick: $(VENV)/.installed  ## at each save: one case of each test that is not marked slow
 	$(PYTEST) --quick
 
 lint: $(VENV)/.installed  ## ruff, mypy, clang-format

@@ -2,10 +2,11 @@
 
 Environment: BAT_FAST_CUDA=auto|0|1, CUDACXX (path of nvcc), CXX, and BAT_FAST_ARCHS, the GPUs to compile for:
 all by default, ``BAT_FAST_ARCHS=90`` for an H100 alone, which takes less time,
-``BAT_FAST_ARCHS="80-real 90"`` for an A100 too.
+``BAT_FAST_ARCHS="80-real 90"`` for an A100 too; CMAKE_ARGS, more options for CMake.
 """
 
 import os
+import shlex
 import shutil
 import site
 import subprocess
@@ -57,6 +58,7 @@ class CMakeBuild(build_ext):
             f"-DBAT_FAST_CUDA={os.environ.get('BAT_FAST_CUDA', 'auto')}",
             f"-DBAT_FAST_ARCHS={os.environ.get('BAT_FAST_ARCHS', '')}",
             f"-DBAT_FAST_TORCH={torch}", f"-DBAT_FAST_VERSION={self.distribution.get_version()}",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]  # fmt: skip
         install = [tool("cmake"), "--install", str(build), "--component", "python", "--prefix"]
         steps = (

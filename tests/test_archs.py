@@ -4,6 +4,7 @@ import json
 import os
 import runpy
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,18 @@ from types import SimpleNamespace
 import pytest
 import setuptools
 import torch
-from test_nvcc import images, needs_nvcc
+
+from bat_fast import _native
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 BIN = str(Path(sys.executable).parent)
 CMAKE, NINJA = (shutil.which(name, path=BIN) or shutil.which(name) for name in ("cmake", "ninja"))
 ALL = "75-real 80-real 86-real 89-real 90-real"
+NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+needs_nvcc = pytest.mark.skipif(
+    NVCC is None, reason="no nvcc on this machine, so nothing was compiled for a GPU"
+)
 
 
 def configure(build: Path, *options: str, **environment: str) -> str:
@@ -29,6 +35,26 @@ def configure(build: Path, *options: str, **environment: str) -> str:
     run = subprocess.run(command, capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr
     return json.loads((build / "build.json").read_text())["cuda_architectures"]
+
+
+def images(library: bytes) -> dict[str, set[int]]:
+    """The architectures of the machine code and of the PTX in a library's fat binaries.
+
+    Read from the headers, as the CUDA loader does, since cuobjdump is not part of every installed toolkit.
+    """
+    found: dict[str, set[int]] = {"ptx": set(), "elf": set()}
+    start = library.find(b"\x50\xed\x55\xba")
+    while start >= 0:
+        header, size = struct.unpack_from("<HQ", library, start + 6)
+        at, end = start + header, start + header + size
+        while at < end <= len(library):
+            kind, _, entry_header, entry_size = struct.unpack_from("<HHIQ", library, at)
+            (arch,) = struct.unpack_from("<I", library, at + 28)
+            if kind in (1, 2):
+                found["ptx" if kind == 1 else "elf"].add(arch)
+            at += entry_header + entry_size
+        start = library.find(b"\x50\xed\x55\xba", start + 4)
+    return found
 
 
 @needs_nvcc
@@ -62,3 +88,12 @@ def test_the_environment_chooses_them(archs, monkeypatch):
     build.finalize_options()
     build.run()
     assert f"-DBAT_FAST_ARCHS={archs or ''}" in commands[0]
+
+
+@needs_nvcc
+def test_the_library_serves_every_architecture():
+    if "BAT_FAST_ARCHS" in os.environ:
+        pytest.skip("BAT_FAST_ARCHS asks for some alone")
+    found = images((_native._FOLDER / "libbat_fast.so").read_bytes())
+    assert found["elf"] >= {75, 80, 86, 89, 90, 100, 120}
+    assert found["ptx"] >= {120}  # for what comes after

@@ -191,6 +191,7 @@ def test_each_optional_framework_stays_at_home():
     assert own_units(PACKAGE / "config.py") == {"ratio"}
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_optional_framework():
     program = "import sys, bat_fast; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

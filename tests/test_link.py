@@ -50,6 +50,7 @@ def test_a_library_of_which_only_weak_symbols_are_used_stays(tmp_path):
     assert "libempty.so" not in needed(caller.read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built without CUDA")
 def test_the_weak_symbol_is_found():
     # As the dynamic linker looks for it: in the library, and in all that it needs.

@@ -42,6 +42,7 @@ def test_unknown_operators_are_named():
         ops.is_native("sqrt", "cpu")
 
 
+@pytest.mark.slow
 def test_references_answer_when_the_library_is_switched_off():
     program = (
         "import torch; from bat_fast import ops; x = torch.rand(2, 3, 4, 4); "
@@ -52,6 +53,7 @@ def test_references_answer_when_the_library_is_switched_off():
     assert "Warning" not in run.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_library_is_said_once_and_loudly():
     program = (
         "import warnings; warnings.simplefilter('always'); from pathlib import Path; real = Path.exists; "

@@ -12,6 +12,7 @@ def test_it_is_off_here():
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
+@pytest.mark.slow
 def test_the_package_leaves_it_as_torch_has_it():
     program = "import torch; b = torch.backends; print(b.cudnn.allow_tf32, b.cuda.matmul.allow_tf32)"
     plain, with_package = (

@@ -27,6 +27,7 @@ def geometry(kind):
     return inputs, integer(1, 9), k, s, integer(0, k), k + integer(0, 9), k + integer(0, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Transposed, Tiled, Sampled])
 def test_it_is_the_gradient_of_autograd(kind):
     seen = 0

@@ -40,6 +40,7 @@ class Peak(TorchDispatchMode):
         return results
 
 
+@pytest.mark.slow
 def test_values_are_dropped_after_their_last_use():
     model, x = models.create("preactresnet18", num_classes=10), torch.rand(11, 3, 16, 16)
     with torch.no_grad(), untouched(model, "eval"):

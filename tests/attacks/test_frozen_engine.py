@@ -138,6 +138,7 @@ def test_attack_reaches_the_same_images(name, activation, size, bn_mode, device)
     assert abs(reached - expected) < (0.02 if bn_mode == "eval" else 0.3) * (expected - before)
 
 
+@pytest.mark.slow
 def test_our_networks_leave_nothing_to_autograd():
     for name in ("small_cnn", "preactresnet18", "wrn_10_2", "timm:resnet50"):
         model, x = models.create(name, num_classes=10), torch.rand(2, 3, 32, 32)

@@ -205,6 +205,7 @@ def test_works_under_autocast_and_with_16_bit_precision(device):
     assert abs(losses[2] - losses[1]) < 0.1 * (losses[1] - losses[0])
 
 
+@pytest.mark.slow
 def test_works_with_a_compiled_model():
     model = network().eval()
     x, y = batch()

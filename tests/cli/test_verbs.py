@@ -26,6 +26,7 @@ def run(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_train_says_what_it_does(run, capsys):
     assert main(["train", "--resume", "--out", str(run)]) == 0  # nothing left to train: the end again
     out = capsys.readouterr().out

@@ -78,6 +78,7 @@ def test_resuming_gives_the_same_images(path):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 def test_soft_labels_are_drawn_in_their_proportions(tmp_path):
     soft = CHANCE.dirichlet(np.ones(4), 23).astype(np.float32)
     save_file(

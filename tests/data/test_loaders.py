@@ -270,6 +270,7 @@ def test_memory_does_not_grow_over_50_epochs(kind, tiny):
     assert sizes[-1] - sizes[9] < 10 << 20, [size >> 20 for size in sizes]
 
 
+@pytest.mark.slow
 def test_rand_augment_is_keyed_by_the_sample(tiny):
     options = PLAIN | {"augment": Augment(rand_augment=2)}
     one = images([create_loader(tiny.train, 16, **options)])

@@ -12,6 +12,8 @@ from bat_fast.cli import main
 from bat_fast.measure import largest_batch as largest
 from bat_fast.measure.largest_batch import predict, search
 
+pytestmark = pytest.mark.slow
+
 BENCH = ["bench", "--recipe", "digits-bat", "--device", "cpu", "--attack.steps", "1", "--largest_batch"]
 
 

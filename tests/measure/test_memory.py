@@ -18,6 +18,7 @@ def test_growth_is_what_a_call_takes():
     assert growth_mib(lambda: None, "cpu") < 12
 
 
+@pytest.mark.slow
 def test_the_peak_has_what_was_there_before_and_not_what_is_gone():
     take(400)()
     before = peak_mib(lambda: None, "cpu")

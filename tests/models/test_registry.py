@@ -85,6 +85,7 @@ def test_a_model_is_found_by_its_module_alone(monkeypatch, tmp_path):
     assert "tiny" in names()
 
 
+@pytest.mark.slow
 def test_optional_packages_are_not_imported():
     code = (
         "import sys, bat_fast.models, bat_fast.data, bat_fast.methods as m; bat_fast.models.names(); "
@@ -119,6 +120,7 @@ def test_a_model_shares_no_activation_between_places():
     assert sum(isinstance(module, nn.ReLU) for module in model.modules()) == 3
 
 
+@pytest.mark.slow
 def test_smooth_converts_an_existing_model_and_keeps_its_weights():
     for name, options in (("small_cnn", {}), ("preactresnet18", {}), ("timm:resnet18", {})):
         if name.startswith("timm"):

@@ -208,6 +208,7 @@ def test_a_second_derivative_is_an_error_and_not_zero(name, device):
             torch.autograd.grad(penalised, x, retain_graph=True)
 
 
+@pytest.mark.slow
 def test_operators_are_well_formed(device, dtype):
     x = torch.randn(2, 3, 4, 5, device=device).to(dtype).requires_grad_()
     beta_raw = torch.tensor(2.0, device=device, dtype=dtype, requires_grad=True)
@@ -222,6 +223,7 @@ def test_operators_are_well_formed(device, dtype):
     assert all(ops.is_native(name, "cpu") for name in names)
 
 
+@pytest.mark.slow
 def test_under_compile(device):
     x, beta_raw = torch.randn(3, 4, device=device), torch.tensor(2.0, device=device)
     grad = torch.randn_like(x)

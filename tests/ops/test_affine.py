@@ -198,6 +198,7 @@ def test_a_second_derivative_is_an_error_and_not_zero(device):
         torch.autograd.grad((grad + x).sum(), x)
 
 
+@pytest.mark.slow
 def test_operators_are_well_formed(device, dtype):
     x, other, scale, shift = inputs((2, 3, 4, 5), dtype, device)
     last = x.to(memory_format=torch.channels_last)

@@ -181,6 +181,7 @@ def test_a_conic_solver_finds_the_same_optimum(form):
 finite = st.floats(-1.0, 1.0, width=32)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     values=st.one_of(
@@ -287,6 +288,7 @@ def test_bad_arguments_are_named(losses, options, error, message):
             op(losses, **{"alpha": 0.1, "r": 0.1, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_operator_is_well_formed(form, device, dtype):
     x = samples("plain", 9, device, dtype)

@@ -2,6 +2,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from bat_fast import ops
 from bat_fast.report.curves import draw_curves
 from bat_fast.report.info import collect_info, print_info
@@ -61,6 +63,7 @@ def test_the_bar_reads_the_metrics_at_most_twice_a_second(monkeypatch, capsys):
     assert meter.reads <= 6  # the end of each epoch, and whatever half seconds passed
 
 
+@pytest.mark.slow
 def test_curves(tmp_path):
     rows = [ROW | {"epoch": epoch} for epoch in range(1, 60)]
     del rows[3]["val/clean_acc"], rows[3]["val/pgd10_acc"]

@@ -4,6 +4,10 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
     import resource, sys, torch
     from bat_fast.train.allocator import keep_freed_memory

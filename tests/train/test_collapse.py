@@ -11,6 +11,8 @@ from bat_fast.evaluate.attacks import make_attack
 from bat_fast.train import Trainer
 from bat_fast.train.alarms import CollapseAlarm
 
+pytestmark = pytest.mark.slow
+
 ONE_STEP = {"name": "fgsm_rs"}
 
 

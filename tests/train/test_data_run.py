@@ -12,6 +12,8 @@ from bat_fast.data.generate import write_tiny_imagenet
 from bat_fast.data.loaders.dali import missing
 from bat_fast.train import Trainer
 
+pytestmark = pytest.mark.slow
+
 KINDS = [
     "auto",
     "resident",

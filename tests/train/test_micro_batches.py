@@ -142,6 +142,7 @@ def test_images_of_all_parts_are_attacked_with_the_same_model(small, tmp_path):
     assert seen == [0] * 4 + [4] * 4
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_within_an_epoch_ends_in_the_same_bits(small, tmp_path):
     optim = OptimConfig(lr=0.05, micro_batches=3, awp=0.005, clip=1.0, average="ema")
     config = small(epochs=2, optim=optim, checkpoint_every=1)

@@ -116,6 +116,7 @@ def test_less_is_kept_for_the_backward_pass(name):
     assert kept[1] < 0.5 * kept[0]
 
 
+@pytest.mark.slow
 def test_the_saved_run_is_the_same_and_may_be_resumed_either_way(small, tmp_path):
     config = small(epochs=1, model=ModelConfig(name="wrn_10_1"))
     on = dataclasses.replace(config, optim=dataclasses.replace(config.optim, grad_checkpointing=True))

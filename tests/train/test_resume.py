@@ -13,6 +13,8 @@ import torch
 from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train import Trainer
 
+pytestmark = pytest.mark.slow
+
 # The child shoots itself at an exact place, which no timer of the parent could hit.
 CHILD = """
 import os, signal, sys

@@ -50,6 +50,7 @@ def test_random_targets_are_other_classes_and_belong_to_the_sample():
         random_targets(y, index, 1)
 
 
+@pytest.mark.slow
 def test_targets_and_clean_starts_reach_the_attack(small, tmp_path, monkeypatch):
     attack = AttackConfig(eps=Ratio("0.1"), steps=1, targets="random", clean_start=0.5)
     run = trainer(small, tmp_path, method={"name": "pgd_at"}, epochs=4, attack=attack)
@@ -93,6 +94,7 @@ def test_averages(small, tmp_path, average):
     assert torch.allclose(state["average"][f"module.{name}"], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_an_averaged_run_resumes_bit_for_bit(small, tmp_path):
     changes = {"epochs": 3, "optim": OptimConfig(lr=0.05, average="ema", awp=0.005, clip=1.0)}
     whole = Trainer(small(**changes), tmp_path / "whole", progress=False)
@@ -114,6 +116,7 @@ def test_an_averaged_run_resumes_bit_for_bit(small, tmp_path):
     assert (again.folder.model).read_bytes() == whole.folder.model.read_bytes()
 
 
+@pytest.mark.slow
 def test_awp_leaves_running_statistics_to_the_one_pass_that_trains(small, tmp_path):
     counts = []
     for gamma in (0.0, 0.01):

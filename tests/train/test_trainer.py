@@ -88,12 +88,14 @@ def test_the_best_epoch_is_that_of_validation(small, tmp_path, monkeypatch):
     assert measured == ["val"] * 3 + ["test"]  # the test split is looked at once
 
 
+@pytest.mark.slow
 def test_validation_every_other_epoch(small, tmp_path):
     train(small(epochs=3, eval=EvalConfig(val_steps=1, test_steps=1, every=2)), tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert ["val/pgd1_acc" in row for row in rows] == [False, True, True]  # the last one always
 
 
+@pytest.mark.slow
 def test_standard_training_does_not_attack(small, tmp_path, monkeypatch):
     trainer = Trainer(small(method={"name": "standard"}), tmp_path / "run", progress=False)
     monkeypatch.setattr(trainer.step, "attack", SimpleNamespace(step_size=0.1))  # cannot be called
@@ -103,6 +105,7 @@ def test_standard_training_does_not_attack(small, tmp_path, monkeypatch):
     assert results["epoch"] == best["epoch"]  # robust accuracy says nothing here
 
 
+@pytest.mark.slow
 def test_bat_without_its_terms_is_pgd_at_bit_for_bit(small, tmp_path):
     train(small(method={"name": "bat", "alpha": 0, "beta": 0}), tmp_path / "bat")
     train(small(method={"name": "pgd_at"}), tmp_path / "pgd_at")
@@ -164,6 +167,7 @@ def test_more_outputs_than_classes_are_allowed(small, tmp_path):
     assert dataclasses.asdict(config)["model"]["num_classes"] == 12
 
 
+@pytest.mark.slow
 def test_labels_and_observers_hear_of_every_epoch(small, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("bat_fast.train.trainer.report_labels", asked.append)

@@ -19,6 +19,8 @@ from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train import Trainer
 from bat_fast.train.step import TrainStep
 
+pytestmark = pytest.mark.slow
+
 # The fourth step of the second epoch ends the process, or sends it a signal.
 CHILD = """
 import os, signal, sys

@@ -6,7 +6,8 @@ engine has it, all steps of PGD at once. select.py chooses the engine and runs t
 `Plain`, also in attacked_model.py, is the model itself under autograd. The frozen engine makes a program::
 
     model     -> trace.py      a graph of operations; names.py looks up what its names refer to
-    graph     -> fuse.py       layers: batch norm folded, ReLU and sums fused (weights.py holds the weights)
+    graph     -> fuse.py       layers: batch norm folded, ReLU and sums fused (weights.py holds the weights);
+                               arrange.py, what they do for each other
     layers    -> program.py    run forward and backward, with gradients.py between the layers:
                                layers.py       the base, linear layers, pooling, sums
                                convolution.py  convolutions; adjoint.py, their gradient at the input

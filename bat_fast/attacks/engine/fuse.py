@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from bat_fast.attacks.engine import pointwise
+from bat_fast.attacks.engine.arrange import arranged
 from bat_fast.attacks.engine.convolution import Convolution
 from bat_fast.attacks.engine.layers import (
     ActivationLayer,
@@ -73,10 +74,7 @@ class Fusion:
             elif node.op.startswith("call_") and node not in self.taken:
                 stretch.append(node)
         self._flush(stretch, result)
-        _sampled_first(result)
-        _allow_overwriting(result)
-        _add_with_norm(result)
-        return result
+        return arranged(result)
 
     def _flush(self, stretch: list[fx.Node], result: list[Layer]) -> None:
         if stretch:
@@ -227,40 +225,3 @@ def _symmetric(conv: nn.Conv2d) -> bool:
     """Whether both sides are padded alike; ``same`` of an even window pads one side more."""
     spans = [(k - 1) * d for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
     return conv.padding != "same" or all(span % 2 == 0 for span in spans)
-
-
-def _sampled_first(layers: list[Layer]) -> None:
-    """Move convolutions that read every other pixel before those that read all.
-
-    Their gradients then come last, and are added to what is there.
-    """
-    for number, layer in enumerate(layers):
-        if isinstance(layer, ConvLayer) and layer.conv.step > 1 and layer.other is None:
-            first = next(i for i, reader in enumerate(layers) if layer.sources[0] in reader.sources)
-            layers.insert(first, layers.pop(number))
-
-
-def _allow_overwriting(layers: list[Layer]) -> None:
-    """Let a convolution add into the other branch where nobody looks at that again."""
-    kept = {slot for layer in layers for slot in layer.keeps()}
-    writers = {layer.target: layer for layer in layers if layer.overwrites()}
-    views = {slot for layer in layers if isinstance(layer, FlattenLayer) for slot in layer.sources}
-    for number, layer in enumerate(layers):
-        if isinstance(layer, ConvLayer) and layer.other is not None:
-            later = {slot for other in layers[number + 1 :] for slot in other.sources}
-            layer.write_other = layer.other in writers and layer.other not in kept | views | later
-
-
-def _add_with_norm(layers: list[Layer]) -> None:
-    """Leave the sum of a residual branch to the norm behind it, which adds and scales in one pass.
-
-    Only where that norm is the first to read the sum: it adds in place, and the others find it done.
-    """
-    for number, layer in enumerate(layers):
-        if not isinstance(layer, ConvLayer) or layer.other is None or layer.conv.packed or layer.act:
-            continue
-        readers = [reader for reader in layers[number + 1 :] if layer.target in reader.sources]
-        first = readers[0] if readers else None
-        if isinstance(first, AffineLayer) and first.by_bits and first.other is None:
-            layer.adds_later, first.other = True, layer.other
-            first.sources = (*first.sources, layer.other)

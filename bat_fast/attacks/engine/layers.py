@@ -82,8 +82,7 @@ class ConvLayer(Layer):
 
     def __init__(self, conv: Convolution, act: Pointwise | None, other: int | None) -> None:
         self.conv, self.act, self.other = conv, act, other
-        self.write_other = False
-        self.adds_later = False  # the layer that reads the target first adds ``other`` to it
+        self.write_other = self.adds_later = False  # later: the first that reads the target adds ``other``
 
     def refresh(self) -> None:
         self.conv.weights.refresh()
@@ -91,8 +90,8 @@ class ConvLayer(Layer):
 
     def forward(self, values: Values) -> None:
         dtype = self.conv.weights.dtype
-        later = self.other is None or self.adds_later
-        x, other = values[self.sources[0]], None if later else values[self.other]  # type: ignore[index]
+        x, now = values[self.sources[0]], None if self.adds_later else self.other
+        other = None if now is None else values[now]
         x = x.to(dtype=dtype, memory_format=torch.channels_last)
         if other is not None:
             other = other.to(dtype=dtype, memory_format=torch.channels_last)
