@@ -79,7 +79,11 @@ class ModelConfig:
     """The network."""
 
     name: str = "small_cnn"
-    """``small_cnn``, ``preactresnet18``, ``wrn_28_10`` (any ``wrn_DEPTH_WIDTH``) or ``timm:NAME``."""
+    """``small_cnn``, ``preactresnet18``, ``wrn_28_10`` (any ``wrn_DEPTH_WIDTH``), ``timm:NAME``, or a class
+    of your own: ``package.module:Class``, ``path/to/file.py:Class``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the constructor of your own class, beside those that it shares with this configuration:
+    ``num_classes``, ``in_channels``, ``image_size``."""
     activation: str = "relu"
     """Activation of the whole network."""
     num_classes: int | None = None

@@ -29,14 +29,11 @@ def test_cuda_on_request_needs_nvcc(without_nvcc, tmp_path):
 
 
 def find_torch(place: Path) -> subprocess.CompletedProcess[str]:
-    program = (
-        f"import sys, runpy, setuptools; setuptools.setup = lambda **_: None; sys.path = [{str(place)!r}]; "
-    )
-    program += f"m = runpy.run_path({str(ROOT / 'setup.py')!r}); print(m['find_torch']())"
-    # The imports of setup.py have to be there before the path is emptied.
-    early = "import os, shutil, site, subprocess, sysconfig, pathlib, setuptools.command.bdist_wheel, "
-    early += "setuptools.command.build_ext; "
-    return subprocess.run([sys.executable, "-c", early + program], capture_output=True, text=True)
+    setup = f"runpy.run_path({str(ROOT / 'setup.py')!r})"
+    # Once with the whole path, so that what it imports is there when the path is emptied.
+    program = f"import sys, runpy, setuptools; setuptools.setup = lambda **_: None; {setup}; "
+    program += f"sys.path = [{str(place)!r}]; print({setup}['find_torch']())"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
 
 def test_a_torch_that_is_too_old_is_named(tmp_path):

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from bat_fast.models.activation import activation as _activation
 from bat_fast.models.activation import activations, smooth
 from bat_fast.models.base import Classifier, Spec
 from bat_fast.models.normalize import Normalize
+from bat_fast.models.own_model import located
 
-__all__ = ["Classifier", "Normalize", "Spec", "activations", "create", "names", "smooth"]
+__all__ = ["Classifier", "Normalize", "Spec", "activations", "create", "located", "names", "smooth"]
 
 
 def _architectures() -> Iterator[ModuleType]:
@@ -56,19 +58,22 @@ def create(
     activation: str = "relu",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """A classifier with new weights (drawn from torch's global generator).
 
     Args:
         name: one of `names`, e.g. ``small_cnn``, ``preactresnet18``, ``wrn_28_10``, ``timm:resnet50``; case
             and dashes do not matter (``PreActResNet-18``, ``WideResNet-34-10``), and an activation may
-            follow (``wrn-28-10-swish``).
+            follow (``wrn-28-10-swish``). A class of one's own is ``package.module:Class`` or
+            ``path/to/file.py:Class``, a `torch.nn.Module`: see `bat_fast.models.own_model`.
         num_classes: number of logits.
         in_channels: channels of the images.
         image_size: height = width of the images; needed by vision transformers only.
         activation: ``relu``, ``silu``, ``gelu``, ``elu``, ``celu``, ``mish``, ``softplus`` or
             ``smooth_relu``.
         mean, std: per channel, of pixels in [0, 1]; None does not normalise.
+        options: arguments of the constructor of a class of one's own.
 
     Raises:
         ValueError: an unknown model or activation, a depth that does not exist, or two activations.
@@ -94,6 +99,9 @@ def create(
         activation=activation,
         mean=None if mean is None else tuple(mean),
         std=None if std is None else tuple(std),
+        options=options or {},
     )
+    if options and not getattr(module, "TAKES_OPTIONS", False):
+        raise ValueError(f"model.options: {name} takes none, got {', '.join(options)}")
     model_: Classifier = module.build(match, spec)
     return model_

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, overload
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
 
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ class Spec:
     """Mean of each channel in [0, 1]; None leaves the pixels as they are."""
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel; None is 1."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the constructor of a class of one's own."""
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "in_channels", "image_size"):

@@ -17,6 +17,7 @@ from bat_fast.config import TrainConfig
 from bat_fast.ratio import Ratio
 from bat_fast.runs.folder import plain
 
+_JSON = ("method", "data", "classes", "options")
 _SIZES = ("num_classes", "in_channels", "image_size")
 
 
@@ -34,7 +35,7 @@ def metadata_of(
     step = attack.step_size if config.eval.step_size is None else config.eval.step_size
     return {
         "bat_fast": __version__,
-        **{name: str(value) for name, value in architecture.items()},
+        **{k: json.dumps(v) if isinstance(v, dict) else str(v) for k, v in architecture.items()},
         "eps": str(attack.eps),
         "step_size": str(default_step_size(attack.eps) if step is None else step),
         "norm": attack.norm,
@@ -85,7 +86,7 @@ def load_run(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict[str
         raise ValueError(f"{file} was not written by bat_fast: it does not say how to build its model")
     described: dict[str, Any] = dict(metadata)
     described |= {key: int(metadata[key]) for key in (*_SIZES, "seed")}
-    described |= {key: json.loads(metadata[key]) for key in ("method", "data", "classes") if key in metadata}
+    described |= {key: json.loads(metadata[key]) for key in _JSON if key in metadata}
     described |= {key: Ratio(metadata[key]) for key in ("eps", "step_size")}
     model = build_model(described)
     model.load_state_dict(tensors)
@@ -96,12 +97,13 @@ def build_model(architecture: dict[str, Any], **normalisation: Any) -> nn.Module
     """A new model.
 
     Args:
-        architecture: ``arch``, ``num_classes``, ``in_channels``, ``image_size`` and ``activation``; what
-            `load_run` says of a model has them too.
+        architecture: ``arch``, ``num_classes``, ``in_channels``, ``image_size`` and ``activation``, and
+            ``options`` where there are any; what `load_run` says of a model has them too.
         normalisation: ``mean`` and ``std``; without them they come with the weights.
     """
     options = {name: architecture[name] for name in (*_SIZES, "activation")}
-    return models.create(architecture["arch"], **options, **normalisation)
+    more = architecture.get("options")
+    return models.create(architecture["arch"], **options, **normalisation, options=more)
 
 
 def _model_file(path: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from bat_fast import data, methods
+from bat_fast import data, methods, models
 from bat_fast.attacks import PGD
 from bat_fast.config import TrainConfig, settled
 from bat_fast.device import layout
@@ -71,8 +71,9 @@ def architecture(config: TrainConfig, shape: data.Shape) -> dict[str, Any]:
         raise ValueError(
             f"model.num_classes is {classes}, but {config.data.name} has {shape.num_classes} classes"
         )
-    return {
-        "arch": config.model.name,
+    more = {"options": config.model.options} if config.model.options else {}
+    return more | {
+        "arch": models.located(config.model.name),
         "num_classes": classes,
         "in_channels": shape.in_channels,
         "image_size": shape.image_size,

@@ -20,6 +20,8 @@ def test_names_lists_every_architecture():
         "preactresnet50",
         "wrn_DEPTH_WIDTH",
         "timm:NAME",
+        "MODULE:CLASS",
+        "FILE.py:CLASS",
     }
 
 
