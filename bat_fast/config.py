@@ -84,6 +84,11 @@ class ModelConfig:
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the constructor of your own class, beside those that it shares with this configuration:
     ``num_classes``, ``in_channels``, ``image_size``."""
+    pretrained: bool = False
+    """Begin with the published weights of a ``timm:`` model, and with its mean and std."""
+    init: str | None = None
+    """Begin with these weights: a run folder, a .safetensors file or a .pt file. The last linear layer is new
+    where the number of classes is another."""
     activation: str = "relu"
     """Activation of the whole network."""
     num_classes: int | None = None

@@ -77,7 +77,7 @@ class RandomWorkload:
         ids = torch.arange(len(batch.y), device=self.device)  # what a method remembers is of this batch
         batch = batch._replace(index=ids)
         slow = replace(config, optim=replace(config.optim, lr=1e-4))  # the weights shall stay where they are
-        step = build.parts(slow, self.shape, self.device, samples=len(batch.y), model=model).step
+        step = build.parts(slow, self.shape, self.device, samples=len(batch.y), model=model, begin=False).step
         meter = EpochMeter(self.device)
         return lambda: step(batch, 0, meter)
 

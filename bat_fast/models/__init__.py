@@ -10,16 +10,19 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 from bat_fast.models.activation import activation as _activation
 from bat_fast.models.activation import activations, smooth
 from bat_fast.models.base import Classifier, Spec
+from bat_fast.models.model_class import located
 from bat_fast.models.normalize import Normalize
-from bat_fast.models.own_model import located
+from bat_fast.models.own_model import wrap
 
-__all__ = ["Classifier", "Normalize", "Spec", "activations", "create", "located", "names", "smooth"]
+__all__ = ["Classifier", "Normalize", "Spec", "activations", "create", "located", "names", "smooth", "wrap"]
+_GROUP = "bat_fast.models"
 
 
 def _architectures() -> Iterator[ModuleType]:
@@ -31,10 +34,16 @@ def _architectures() -> Iterator[ModuleType]:
 
 def names() -> list[str]:
     """The models there are, as `create` takes them; words in capitals stand for a number or a name."""
-    return [name for module in _architectures() for name in module.NAMES]
+    return [*(name for module in _architectures() for name in module.NAMES), *_foreign()]
+
+
+def _foreign() -> dict[str, str]:
+    """The models of other packages, as ``MODULE:CLASS``: entry points of the group ``bat_fast.models``."""
+    return {point.name: point.value for point in entry_points(group=_GROUP)}
 
 
 def _find(name: str) -> tuple[ModuleType, re.Match[str]] | None:
+    name = _foreign().get(name, name)
     for module in _architectures():
         match = re.fullmatch(module.PATTERN.pattern, name, re.IGNORECASE)
         if match:
@@ -59,6 +68,7 @@ def create(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     options: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
 ) -> Classifier:
     """A classifier with new weights (drawn from torch's global generator).
 
@@ -74,6 +84,8 @@ def create(
             ``smooth_relu``.
         mean, std: per channel, of pixels in [0, 1]; None does not normalise.
         options: arguments of the constructor of a class of one's own.
+        pretrained: begin with the published weights of a ``timm:`` model, from its cache or downloaded, and
+            normalise as they need it, whatever ``mean`` and ``std`` are.
 
     Raises:
         ValueError: an unknown model or activation, a depth that does not exist, or two activations.
@@ -100,8 +112,14 @@ def create(
         mean=None if mean is None else tuple(mean),
         std=None if std is None else tuple(std),
         options=options or {},
+        pretrained=pretrained,
     )
     if options and not getattr(module, "TAKES_OPTIONS", False):
         raise ValueError(f"model.options: {name} takes none, got {', '.join(options)}")
+    if pretrained and not getattr(module, "IS_PUBLISHED", False):
+        raise ValueError(
+            f"model.pretrained: there are no published weights of {name}, only of timm:NAME; "
+            "model.init takes a file or a run"
+        )
     model_: Classifier = module.build(match, spec)
     return model_

@@ -33,6 +33,8 @@ class Spec:
     """Standard deviation of each channel; None is 1."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the constructor of a class of one's own."""
+    pretrained: bool = False
+    """Begin with published weights, where there are some, and normalise as they need it."""
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "in_channels", "image_size"):

@@ -1,17 +1,12 @@
-"""A model class of one's own, by the name of its module or the path of its file."""
+"""Any module of torch that gives logits, behind the interface of this project."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
+import copy
 import inspect
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, overload
 
 import torch
@@ -19,6 +14,7 @@ from torch import Tensor, nn
 
 from bat_fast.models.activation import replace_relu
 from bat_fast.models.base import Classifier, Spec
+from bat_fast.models.model_class import model_class
 
 NAMES = ("MODULE:CLASS", "FILE.py:CLASS")
 PATTERN = re.compile(r"(?!timm:)(.+\.py|[a-z_]\w*(?:\.[a-z_]\w*)*):([a-z_]\w*)")
@@ -54,8 +50,7 @@ class OwnModel(Classifier):
             raise ValueError(
                 f"activation: {name} has no nn.ReLU that {spec.activation} could replace; set it to relu"
             )
-        size = 32 if spec.image_size is None else spec.image_size
-        x = torch.rand(2, spec.in_channels, size, size, generator=torch.Generator().manual_seed(0))
+        x = _images_for(net, spec)
         with _judged(net):
             result = _answer(name, net, x)
             kind = _kind(name, result)
@@ -65,15 +60,21 @@ class OwnModel(Classifier):
                     f"model.name: {name} gives {list(logits.shape)} for 2 images of {spec.num_classes} "
                     f"classes, [2, {spec.num_classes}] is wanted: tell it their number in model.options"
                 )
-            head = _split_head(net, x, kind, logits)
+            body, place, head = _split_head(net, x, kind, logits)
         super().__init__(spec, feature_dim=0 if head is None else head.in_features)
-        self.net, self._name, self._kind = net, name, kind
+        self.net, self._name, self._kind = body, name, kind
         self.has_features = head is not None
         self.head = nn.Identity() if head is None else head
+        self._head_place = place
 
     def embed(self, x: Tensor) -> Tensor:
         """The features [N, D] of normalised images ``x`` [N, C, H, W]; the logits where there are none."""
         return _taken(self.net(x), self._kind)
+
+    def renamed(self, name: str) -> str:
+        """What a weight of the module is called here: its last linear layer is kept apart."""
+        head = self.has_features and name.startswith(f"{self._head_place}.")
+        return f"head.{name[len(self._head_place) + 1 :]}" if head else f"net.{name}"
 
     @overload
     def forward(self, x: Tensor, return_features: Literal[False] = False) -> Tensor: ...
@@ -93,6 +94,34 @@ class OwnModel(Classifier):
         features = self.features(x)
         logits = self.classify(features)
         return (logits, features) if return_features else logits
+
+
+def wrap(net: nn.Module, spec: Spec) -> Classifier:
+    """``net`` as a `Classifier`: itself if it is one. What is trained then are the weights of ``net``.
+
+    Args:
+        net: takes pixels in [0, 1], [N, C, H, W], and returns logits in one of the ways of `OwnModel`.
+        spec: of the images; it does not normalise.
+
+    Raises:
+        ValueError: ``net`` does not give ``spec.num_classes`` logits for such images.
+        TypeError: it is no module.
+    """
+    if isinstance(net, Classifier):
+        if net.num_classes < spec.num_classes:
+            raise ValueError(f"model has {net.num_classes} logits for {spec.num_classes} classes")
+        return net
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(net).__name__}")
+    return OwnModel(type(net).__name__, net, spec)
+
+
+def _images_for(net: nn.Module, spec: Spec) -> Tensor:
+    """Two random images as ``net`` takes them."""
+    size = 32 if spec.image_size is None else spec.image_size
+    x = torch.rand(2, spec.in_channels, size, size, generator=torch.Generator().manual_seed(0))
+    weights = next((weight for weight in net.parameters() if weight.is_floating_point()), x)
+    return x.to(weights)
 
 
 @contextmanager
@@ -141,82 +170,36 @@ def _taken(result: Any, kind: str) -> Tensor:
     return found
 
 
-def _split_head(net: nn.Module, x: Tensor, kind: str, logits: Tensor) -> nn.Linear | None:
-    """Take the last linear layer out of ``net``, where it alone makes logits of features."""
+def _split_head(
+    net: nn.Module, x: Tensor, kind: str, logits: Tensor
+) -> tuple[nn.Module, str, nn.Linear | None]:
+    """``net`` without its last linear layer, the place of that and itself, where it makes the logits."""
     linear = [(path, part) for path, part in net.named_modules() if isinstance(part, nn.Linear)]
     if not linear or not linear[-1][0]:
-        return None
+        return net, "", None
     path, head = linear[-1]
-    parent, _, last = path.rpartition(".")
-    owner = net.get_submodule(parent)
-    setattr(owner, last, nn.Identity())
     try:
-        features = _taken(net(x), kind)
+        body = _with(net, path.split("."), nn.Identity())
+        features = _taken(body(x), kind)
         if features.dim() == 2 and torch.allclose(head(features), logits, rtol=1e-4, atol=1e-5):
-            return head
+            return body, path, head
     except Exception:
         pass  # whatever reads the layer itself, its weight say, needs it where it is
-    setattr(owner, last, head)
-    return None
+    return net, "", None
 
 
-def located(name: str) -> str:
-    """``name`` with the path of a file made absolute, so that it is found from anywhere."""
-    file, colon, kind = name.rpartition(":")
-    return f"{Path(file).resolve()}{colon}{kind}" if file.endswith(".py") else name
-
-
-def _module(place: str) -> ModuleType:
-    if place.endswith(".py"):
-        file = Path(place).resolve()
-        if not file.is_file():
-            raise ValueError(f"model.name: there is no file {file}, which holds the class of the model")
-        unique = f"_bat_fast_model_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-        spec = importlib.util.spec_from_file_location(unique, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[unique] = module  # pickling and dataclasses look their module up
-        spec.loader.exec_module(module)
-        return module
-    here = str(Path.cwd())  # where the user's own modules lie; a console script does not look there
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)
-    try:
-        return import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name is None or not place.startswith(error.name):
-            raise
-        raise ValueError(
-            f"model.name: there is no module {place!r}, neither installed nor in {here}; a file is named "
-            "path/to/file.py:Class"
-        ) from None
-    finally:
-        if added:
-            sys.path.remove(here)
-
-
-def _class(place: str, wanted: str) -> type[nn.Module]:
-    module = _module(place)
-    found = getattr(module, wanted, None)
-    # Modules alone: the name may come from a file of somebody else's, and must not call just anything.
-    if isinstance(found, type) and issubclass(found, nn.Module):
-        return found
-    there = [
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module.__name__
-    ]
-    what = "has no" if found is None else "has something else named"
-    raise ValueError(
-        f"model.name: {place} {what} {wanted!r}; its model classes: {', '.join(there) or 'none'}"
-    )
+def _with(net: nn.Module, path: list[str], part: nn.Module) -> nn.Module:
+    """``net`` with another part at ``path``; all others are shared, and ``net`` itself stays as it is."""
+    if not path:
+        return part
+    shell = copy.copy(net)
+    shell.__dict__["_modules"] = net._modules | {path[0]: _with(net.get_submodule(path[0]), path[1:], part)}
+    return shell
 
 
 def build(match: re.Match[str], spec: Spec) -> OwnModel:
     """``MODULE:CLASS`` or ``FILE.py:CLASS``, called with ``spec.options`` and what its parameters ask for."""
-    name, kind = match[0], _class(match[1], match[2])
+    name, kind = match[0], model_class(match[1], match[2])
     parameters = inspect.signature(kind).parameters
     told = {
         asked: getattr(spec, what)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,10 +14,11 @@ from bat_fast.models.base import Classifier, Spec
 
 NAMES = ("timm:NAME",)
 PATTERN = re.compile(r"timm:(.+)")
+IS_PUBLISHED = True
 
 
 class TimmModel(Classifier):
-    """``timm.create_model(name)`` with random weights, behind the interface of this project.
+    """``timm.create_model(name)``, behind the interface of this project.
 
     The activation ``relu`` leaves the network as timm makes it; any other one replaces every ReLU.
 
@@ -28,6 +30,7 @@ class TimmModel(Classifier):
         ImportError: timm is not installed.
         ValueError: timm has no such model, the model does not end in one linear layer, or it has no
             ReLU that the activation could replace.
+        OSError: its published weights are asked for, and neither in the cache of timm nor to be had.
     """
 
     def __init__(self, name: str, spec: Spec) -> None:
@@ -39,13 +42,17 @@ class TimmModel(Classifier):
             raise ValueError(
                 f"timm:{name} does not end in one linear layer, so it has no penultimate features"
             )
-        super().__init__(spec, feature_dim=classifier.in_features)
+        super().__init__(_as_published(spec, net), feature_dim=classifier.in_features)
         self.net = net
 
     def embed(self, x: Tensor) -> Tensor:
         """The features [N, D] of normalised images ``x`` [N, C, H, W]."""
         features: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
         return features
+
+    def renamed(self, name: str) -> str:
+        """What a weight of the model of timm is called here."""
+        return f"net.{name}"
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Switch the activation checkpointing of timm; AssertionError where the model has none."""
@@ -71,7 +78,26 @@ def _create(name: str, spec: Spec) -> Any:
     published = timm.get_pretrained_cfg(name)
     if spec.image_size is not None and published is not None and published.fixed_input_size:
         options["img_size"] = spec.image_size
-    return timm.create_model(name, pretrained=False, **options)
+    try:
+        return timm.create_model(name, pretrained=spec.pretrained, **options)
+    except Exception as error:  # each way of downloading has errors of its own
+        if not spec.pretrained:
+            raise
+        raise OSError(
+            f"model.pretrained: the weights of timm:{name} are not in the cache of timm and cannot be "
+            f"downloaded ({type(error).__name__}): fetch them where there is a network, or give a file with "
+            "--model.init"
+        ) from error
+
+
+def _as_published(spec: Spec, net: Any) -> Spec:
+    """``spec`` with the normalisation that published weights were trained with."""
+    if not spec.pretrained:
+        return spec
+    mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
+    if len(mean) != spec.in_channels:  # timm adds up the weights of the colours
+        mean, std = ((sum(part) / len(part),) * spec.in_channels for part in (mean, std))
+    return replace(spec, mean=tuple(mean), std=tuple(std))
 
 
 def _smooth(net: nn.Module, name: str, wanted: str) -> None:

@@ -16,7 +16,9 @@ from bat_fast.attacks import default_step_size
 from bat_fast.config import TrainConfig
 from bat_fast.ratio import Ratio
 from bat_fast.runs.folder import plain
+from bat_fast.runs.weights import put_weights
 
+GIVEN = "given:"  # in place of a name: a model from Python, and what its class is called
 _JSON = ("method", "data", "classes", "options")
 _SIZES = ("num_classes", "in_channels", "image_size")
 
@@ -58,12 +60,17 @@ def save_model(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
     atomic_write(path, lambda file: file.write(_sorted_header(save(tensors, metadata))))
 
 
-def load_run(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def load_run(
+    path: str | Path, device: str = "cpu", *, model: nn.Module | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Build a saved model again.
+
+    A model of a class of one's own is made by that class: its module or file is imported, and so run.
 
     Args:
         path: a run folder, or a ``model.safetensors`` that a run wrote.
         device: where to put the model.
+        model: what ``Trainer(model=)`` was given, with any weights; those of the run are put into it.
 
     Returns:
         The model in eval mode, taking [N, C, H, W] pixels in [0, 1], and what the file says about it:
@@ -73,7 +80,8 @@ def load_run(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict[str
 
     Raises:
         FileNotFoundError: no such run, or one that has not finished.
-        ValueError: the file is corrupt, or bat_fast did not write it.
+        ValueError: the file is corrupt, bat_fast did not write it, or its model was given in Python and
+            is not here.
     """
     file = _model_file(Path(path))
     try:
@@ -88,22 +96,40 @@ def load_run(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict[str
     described |= {key: int(metadata[key]) for key in (*_SIZES, "seed")}
     described |= {key: json.loads(metadata[key]) for key in _JSON if key in metadata}
     described |= {key: Ratio(metadata[key]) for key in ("eps", "step_size")}
-    model = build_model(described)
-    model.load_state_dict(tensors)
-    return model.to(device).eval(), described
+    built = build_model(described, given=model)
+    put_weights(built, tensors, file)
+    return built.to(device).eval(), described
 
 
-def build_model(architecture: dict[str, Any], **normalisation: Any) -> nn.Module:
-    """A new model.
+def build_model(
+    architecture: dict[str, Any],
+    *,
+    given: nn.Module | None = None,
+    pretrained: bool = False,
+    **normalisation: Any,
+) -> nn.Module:
+    """A new model, or the one that is given.
 
     Args:
         architecture: ``arch``, ``num_classes``, ``in_channels``, ``image_size`` and ``activation``, and
             ``options`` where there are any; what `load_run` says of a model has them too.
+        given: a model from Python, which takes pixels in [0, 1].
+        pretrained: begin with published weights.
         normalisation: ``mean`` and ``std``; without them they come with the weights.
+
+    Raises:
+        ValueError: the architecture is one that was given in Python, and it is not given now.
     """
     options = {name: architecture[name] for name in (*_SIZES, "activation")}
-    more = architecture.get("options")
-    return models.create(architecture["arch"], **options, **normalisation, options=more)
+    arch, more = architecture["arch"], architecture.get("options")
+    if given is not None:
+        return models.wrap(given, models.Spec(**options))
+    if arch.startswith(GIVEN):
+        raise ValueError(
+            f"this run trained a model that was given in Python, {arch.removeprefix(GIVEN)}: make such a "
+            "model and call load_run(path, model=...), or evaluate(...) with it"
+        )
+    return models.create(arch, **options, **normalisation, options=more, pretrained=pretrained)
 
 
 def _model_file(path: Path) -> Path:

@@ -13,7 +13,8 @@ from bat_fast import data, methods, models
 from bat_fast.attacks import PGD
 from bat_fast.config import TrainConfig, settled
 from bat_fast.device import layout
-from bat_fast.runs.model_file import build_model
+from bat_fast.runs.model_file import GIVEN, build_model
+from bat_fast.runs.weights import put_weights, read_weights
 from bat_fast.train.feed import Feed
 from bat_fast.train.schedule import learning_rate
 from bat_fast.train.step import TrainStep
@@ -64,8 +65,8 @@ def check(config: TrainConfig) -> None:
         raise ValueError("method.name is missing")
 
 
-def architecture(config: TrainConfig, shape: data.Shape) -> dict[str, Any]:
-    """The arguments of `bat_fast.models.create`, but for mean and std, which the weights hold."""
+def architecture(config: TrainConfig, shape: data.Shape, given: nn.Module | None = None) -> dict[str, Any]:
+    """What `bat_fast.runs.model_file.build_model` needs, but for mean and std, which the weights hold."""
     classes = shape.num_classes if config.model.num_classes is None else config.model.num_classes
     if classes < shape.num_classes:
         raise ValueError(
@@ -73,7 +74,7 @@ def architecture(config: TrainConfig, shape: data.Shape) -> dict[str, Any]:
         )
     more = {"options": config.model.options} if config.model.options else {}
     return more | {
-        "arch": models.located(config.model.name),
+        "arch": models.located(config.model.name) if given is None else f"{GIVEN}{type(given).__qualname__}",
         "num_classes": classes,
         "in_channels": shape.in_channels,
         "image_size": shape.image_size,
@@ -143,6 +144,7 @@ def parts(
     *,
     samples: int | None = None,
     model: nn.Module | None = None,
+    begin: bool = True,
     **normalisation: Any,
 ) -> Parts:
     """All parts of a run, put together in the one order that fixes their random numbers.
@@ -152,16 +154,20 @@ def parts(
         shape: of the data.
         device: where the model is.
         samples: one more than the largest sample id; None leaves out what a method keeps for each sample.
-        model: to train; None makes a new one.
+        model: to train, as `bat_fast.models.wrap` takes it; None makes a new one.
+        begin: put the weights into it that the run begins with (``model.pretrained``, ``model.init``).
         normalisation: ``mean`` and ``std`` of the pixels, for a new model.
 
     Raises:
         ValueError: a setting is out of range, or does not fit the others.
     """
-    built = architecture(config, shape)
+    built = architecture(config, shape, model)
     if model is None:
         torch.manual_seed(config.seed)
-        model = build_model(built, **normalisation).to(device)
+    pretrained = begin and config.model.pretrained
+    model = build_model(built, given=model, pretrained=pretrained, **normalisation).to(device)
+    if begin and config.model.init is not None:
+        put_weights(model, read_weights(config.model.init), config.model.init, new_head=True)
     model.to(memory_format=cast(Any, layout(device)))
     method = build_method(config)
     if samples is not None:

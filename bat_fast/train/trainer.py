@@ -48,6 +48,8 @@ class Trainer:
         resume: continue from ``checkpoints/last.pt``; starts from scratch where there is none.
         progress: draw a progress bar when stdout is a terminal; else one line per epoch.
         splits: the data, instead of those that ``config.data`` names.
+        model: what is trained, instead of the one that ``config.model`` names: a module that takes pixels in
+            [0, 1] and returns logits (`bat_fast.models.wrap`). Its own weights are trained.
         observers: told of every step and every epoch (`bat_fast.train.Observer`).
 
     Raises:
@@ -63,6 +65,7 @@ class Trainer:
         resume: bool = False,
         progress: bool = True,
         splits: data.Splits | None = None,
+        model: nn.Module | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         build.check(config)
@@ -72,9 +75,10 @@ class Trainer:
         set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.feed = Feed(config, self.device, splits)
         self.splits, self.loader, train = self.feed.splits, self.feed.train, self.feed.splits.train
-        self.parts = build.parts(
-            config, self.feed.shape, self.device, samples=self.feed.ids, mean=train.mean, std=train.std
-        )
+        going_on = resume and self.folder.last.exists()
+        options: dict[str, Any] = {"mean": train.mean, "std": train.std, "begin": not going_on}
+        options |= {"samples": self.feed.ids, "model": model}
+        self.parts = build.parts(config, self.feed.shape, self.device, **options)
         self.model, self.method, self.step = self.parts.model, self.parts.method, self.parts.step
         attack = self.parts.attack
         one_step = attack.steps == 1 and attack.eps > 0
@@ -87,7 +91,7 @@ class Trainer:
         self.folder.open(config, resume=resume)
         self.folder.write_classes(train.class_names)
         self.folder.write_labels(train.index, train.true_labels, train.labels)
-        if resume and self.folder.last.exists():
+        if going_on:
             self._restore(load_checkpoint(self.folder.last))
         self.folder.truncate(self.epoch)
 

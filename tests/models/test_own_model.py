@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 import torch
@@ -166,3 +167,12 @@ def test_it_is_trained_resumed_evaluated_and_loaded_from_elsewhere(file, tmp_pat
     file.unlink()
     with pytest.raises(ValueError, match="which holds the class of the model"):
         load_run(tmp_path / "run")
+
+
+def test_other_packages_add_theirs_by_an_entry_point(file, monkeypatch):
+    monkeypatch.syspath_prepend(str(file.parent))
+    monkeypatch.delitem(sys.modules, "nets_of_mine", raising=False)
+    point = EntryPoint("my_net", "nets_of_mine:Net", "bat_fast.models")
+    monkeypatch.setattr(models, "entry_points", lambda group: [point] if group == point.group else [])
+    assert "my_net" in models.names()
+    assert type(models.create("my_net", num_classes=3).net).__name__ == "Net"
