@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,13 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
     if not low <= value <= high or math.isinf(value):
         limits = f" in [{low:g}, {high:g}]" if high < math.inf else f" >= {low:g}" if low > -math.inf else ""
         raise ValueError(f"{name} must be a finite number{limits}, got {value}")
+
+
+def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """``value`` of the argument ``name``, or a ValueError where it is not ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
 
 
 def check_range(lo: float, hi: float) -> None:
@@ -51,6 +59,18 @@ def check_floating(name: str, tensor: Tensor, *, wide_only: bool = True) -> None
     if tensor.dtype not in allowed:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
         raise TypeError(f"{name} must be one of {names} on {tensor.device.type}, got {tensor.dtype}")
+
+
+def floating(name: str, tensor: Tensor) -> Tensor:
+    """``tensor`` as a loss takes it: what has 16 bits on a CPU, under autocast say, in float32.
+
+    Raises:
+        TypeError: its dtype is none that the kernels of its device take.
+    """
+    if tensor.is_cpu and tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.float()
+    check_floating(name, tensor)
+    return tensor
 
 
 def check_step(adv: Tensor, clean: Tensor, step_size: float, eps: float, lo: float, hi: float) -> None:

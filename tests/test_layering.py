@@ -18,7 +18,7 @@ BENCHMARKS = sorted(BENCH.rglob("*.py"))
 
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
-    {"_native", "_checks", "_atomic", "_random", "ratio", "device", "batch"},
+    {"_native", "_checks", "_atomic", "_logits", "_random", "ratio", "device", "batch"},
     {"config"},
     {"ops"},
     {"attacks", "models", "data"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast import ops
+from bat_fast._checks import check_range, choice
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
 from bat_fast.attacks.goal import report_labels
-from bat_fast.attacks.loss import AttackLoss
-from bat_fast.attacks.pixels import check_batch
+from bat_fast.attacks.loss import AttackLoss, LossFunction
+from bat_fast.attacks.modules import as_module
+from bat_fast.attacks.pixels import check_batch, check_tensors, usable
+from bat_fast.attacks.precision import AUTOCAST, working_dtype
 from bat_fast.attacks.step import NORMS, Step
 from bat_fast.attacks.untouched import untouched
 
-_PRECISIONS = {None: None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
 
 
@@ -57,13 +60,14 @@ class Attack(ABC):
     compiled models. Under DistributedDataParallel, attack the wrapped module (``ddp.module``).
 
     Args:
-        model: takes [N, C, H, W] pixels in [lo, hi] and returns logits [N, K]; normalisation lives
-            inside it (`bat_fast.models.Normalize`).
+        model: takes [N, C, H, W] pixels in [lo, hi] and returns logits [N, K], or a tuple or an object that
+            holds them; normalisation lives inside it (`bat_fast.models.Normalize`). A module, or a function.
         eps: radius in pixels, >= 0.
         step_size: step in pixels; None is eps / 4.
         norm: ``"linf"`` or ``"l2"`` (per sample).
         loss: row loss to climb, see `bat_fast.ops.attack_grad`; ``kl`` moves away from the logits of the
-            clean images, which are computed once.
+            clean images, which are computed once. Or a function ``loss(logits, y)`` in torch, with float32
+            logits [N, K], such as ``nn.CrossEntropyLoss()``; with ``targets`` it is descended towards them.
         random_start: start at a random point of the ball rather than at the image; ``"gaussian"`` starts
             at the image plus normal noise of standard deviation 0.001, as TRADES does.
         bn_mode: ``"eval"``: the model's eval mode; ``"train"``: its train mode, with the running
@@ -86,12 +90,12 @@ class Attack(ABC):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[Tensor], Any],
         eps: float = 8 / 255,
         *,
         step_size: float | None = None,
         norm: str = "linf",
-        loss: str = "ce",
+        loss: str | LossFunction = "ce",
         random_start: bool | str = True,
         bn_mode: str = "eval",
         precision: str | None = None,
@@ -101,14 +105,14 @@ class Attack(ABC):
         lo: float = 0.0,
         hi: float = 1.0,
     ) -> None:
-        self.model = model
+        self.model = as_module(model)
         self.eps = float(eps)
         self.step_size = default_step_size(self.eps) if step_size is None else float(step_size)
         self.norm = choice("norm", norm, NORMS)
         self.loss = loss
         self.random_start = choice("random_start", random_start, (True, False, "gaussian"))
         self.bn_mode = choice("bn_mode", bn_mode, ("eval", "train"))
-        self.precision = choice("precision", precision, tuple(_PRECISIONS))
+        self.precision = choice("precision", precision, tuple(AUTOCAST))
         self.engine = choice("engine", engine, ENGINES)
         self.seed = seed
         self.start_scale = float(start_scale)
@@ -119,8 +123,7 @@ class Attack(ABC):
         for name in ("eps", "step_size", "start_scale"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)}")
-        if not self.lo <= self.hi:
-            raise ValueError(f"lo must not be above hi, got lo={lo}, hi={hi}")
+        check_range(self.lo, self.hi)
 
     def __repr__(self) -> str:
         return (
@@ -140,7 +143,8 @@ class Attack(ABC):
         """Adversarial images for ``x``.
 
         Args:
-            x: [N, C, H, W] float32 pixels in [lo, hi].
+            x: [N, C, H, W] float32 pixels in [lo, hi]; 16 bits are attacked in float32 and rounded at the
+                end, a model of float64 is attacked in float64.
             y: [N] int64 true classes.
             targets: [N] int64 classes to move towards; None moves away from ``y``.
             index: [N] int64 data set ids that key the random starts; None numbers the batch from 0.
@@ -148,17 +152,33 @@ class Attack(ABC):
             draw: which random start of these samples (an epoch, a restart); None counts the calls.
 
         Returns:
-            A new, detached [N, C, H, W] tensor inside [lo, hi], and inside the ball where the start is in it
-            and the steps are projected.
+            A new, detached [N, C, H, W] tensor like ``x`` inside [lo, hi], and inside the ball where the
+            start is in it and the steps are projected.
 
         Raises:
-            ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit.
+            ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit. TypeError: a
+                dtype does not.
         """
+        attack = self._attack
+        if torch.compiler.is_compiling():  # what an attack does to the model is not for a compiler
+            attack = torch.compiler.disable(attack)
+        return attack(x, y, targets, index, objective, draw)
+
+    def _attack(
+        self,
+        x: Tensor,
+        y: Tensor,
+        targets: Tensor | None,
+        index: Tensor | None,
+        objective: AttackLoss | None,
+        draw: int | None,
+    ) -> Tensor:
+        check_tensors(x=x, y=y, targets=targets, index=index)
         if draw is None:
             draw, self._calls = self._calls, self._calls + 1
         with torch.inference_mode(False), torch.no_grad(), untouched(self.model, self.bn_mode):
-            clean, label = _usable(x.detach()), _usable(y)
-            goal = None if targets is None else _usable(targets)
+            clean, label = usable(x.detach()).to(working_dtype(self.model, x)), usable(y)
+            goal = None if targets is None else usable(targets)
             # Reading the range waits for a GPU, so there only the first batch is looked at.
             look = clean.is_cpu or not self._range_seen
             check_batch(clean, label, goal, lo=self.lo, hi=self.hi, values=look)
@@ -166,7 +186,7 @@ class Attack(ABC):
             adv = self.start(clean, index, draw)
             if len(clean):
                 self.run(adv, Problem(clean, label, goal, objective or AttackLoss(self.loss), index, draw))
-        return adv
+        return adv.to(x.dtype)
 
     @abstractmethod
     def run(self, adv: Tensor, problem: Problem) -> None:
@@ -219,7 +239,7 @@ class Attack(ABC):
         """
         if self._engine.name != self.engine:
             self._engine = Engine(self.engine)
-        self._engine.run(loop, self.model, _PRECISIONS[self.precision], tensors)
+        self._engine.run(loop, self.model, AUTOCAST[self.precision], tensors)
         adv = tensors["adv"]
         if adv is not None and adv.is_cuda:
             report_labels(adv.device)
@@ -228,15 +248,3 @@ class Attack(ABC):
 def default_step_size(eps: float) -> float:
     """The step of an attack that names none: a quarter of the radius."""
     return eps / 4
-
-
-def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """``value`` of the argument ``name``, or a ValueError where it is not ``allowed``."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
-
-
-def _usable(tensor: Tensor) -> Tensor:
-    """``tensor``, or a copy if it was made in inference mode: autograd takes none of those."""
-    return tensor.clone() if tensor.is_inference() else tensor

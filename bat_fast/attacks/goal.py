@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bat_fast import ops
 from bat_fast.attacks.engine import AttackedModel
+from bat_fast.attacks.loss import LossFunction
 
 _FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
 
@@ -19,7 +20,7 @@ class Goal:
     """What a loop climbs, as `bat_fast.ops.attack_grad` takes it.
 
     Args:
-        loss: name of the row loss.
+        loss: name of the row loss, or a loss of somebody else's (`bat_fast.attacks.AttackLoss`).
         soft_weight: weight of the soft term.
         target: [N] int64 classes to move towards or away from.
         label: [N] int64 true classes.
@@ -28,7 +29,7 @@ class Goal:
         soft: [N, K] soft targets.
     """
 
-    loss: str
+    loss: str | LossFunction
     soft_weight: float
     target: Tensor
     label: Tensor
@@ -39,7 +40,7 @@ class Goal:
     @classmethod
     def of(
         cls,
-        loss: str,
+        loss: str | LossFunction,
         soft_weight: float,
         network: AttackedModel,
         clean: Tensor,
@@ -59,7 +60,7 @@ class Goal:
             targets: [N] int64 classes to move towards, or None.
             reference, soft: [N, K] or None, as in `bat_fast.attacks.AttackLoss`.
         """
-        if reference is None and loss.startswith("kl"):
+        if reference is None and loss in ("kl", "kl+te"):
             reference = network.forward(clean)
         target = y if targets is None else targets
         return cls(loss, soft_weight, target, y, targets is not None, reference, soft)
@@ -80,7 +81,10 @@ class Goal:
             The gradient [N, C, H, W] up to a positive factor, and the row losses [N] at ``adv``.
         """
         logits = network.forward(adv)
-        grad_logits, reached = ops.attack_grad(_kernel_dtype(logits), **self.arguments)
+        if callable(self.loss):
+            grad_logits, reached = _gradient_of(self.loss, logits, self.target, self.targeted)
+        else:
+            grad_logits, reached = ops.attack_grad(logits.detach(), **self.arguments)
         if logits.dtype == torch.float16:
             grad_logits.mul_(_FP16_SCALE)
         return network.backward(grad_logits.to(logits.dtype)), reached
@@ -95,6 +99,13 @@ def report_labels(device: torch.device) -> None:
     ops.attack_grad(torch.empty(0, 1, device=device), torch.empty(0, dtype=torch.int64, device=device))
 
 
-def _kernel_dtype(logits: Tensor) -> Tensor:
-    """Detached logits in a dtype that the row kernels of the device take."""
-    return logits.detach().float() if logits.is_cpu and logits.itemsize == 2 else logits.detach()
+def _gradient_of(loss: LossFunction, logits: Tensor, target: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:
+    """What `bat_fast.ops.attack_grad` gives, for a loss that somebody wrote in torch."""
+    with torch.enable_grad():
+        leaf = logits.detach().float().requires_grad_()
+        value = loss(leaf, target)
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            raise TypeError("loss must return a tensor that autograd can follow back to the logits")
+        value = -value if targeted else value
+        (grad,) = torch.autograd.grad(value.sum(), leaf)
+    return grad.to(logits.dtype), value.detach().expand(len(logits))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Logits [N, K] float32 and classes [N] -> losses [N], or their sum or mean, written in torch."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,8 @@ class AttackLoss:
     logits is one fused kernel and there is one PGD loop in the whole project.
     """
 
-    loss: str = "ce"
-    """Name of the row loss."""
+    loss: str | LossFunction = "ce"
+    """Name of the row loss, or a function in torch, which costs a pass of autograd over the logits."""
 
     reference: Tensor | None = None
     """[N, C] logits that ``kl`` moves away from. None: the attack computes those of the clean images."""

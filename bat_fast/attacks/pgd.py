@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bat_fast.attacks.attack import Attack, Problem
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Goal
-from bat_fast.attacks.loss import AttackLoss
+from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.step import Step
 
 
@@ -27,7 +27,7 @@ class Climb:
         step: what moves the images.
     """
 
-    loss: str
+    loss: str | LossFunction
     soft_weight: float
     steps: int
     step: Step
@@ -42,7 +42,7 @@ class Climb:
             given: ``y``, ``targets``, ``reference`` and ``soft`` of `bat_fast.attacks.goal.Goal.of`.
         """
         goal = Goal.of(self.loss, self.soft_weight, network, clean, **given)
-        if network.climb is not None:
+        if network.climb is not None and isinstance(self.loss, str):
             limits = self.step.limits(clean)
             network.climb(adv, clean, steps=self.steps, norm=self.step.norm, **limits, **goal.arguments)
             return
@@ -77,7 +77,7 @@ class PGD(Attack):
         step_size: float | None = None,
         steps: int = 10,
         norm: str = "linf",
-        loss: str = "ce",
+        loss: str | LossFunction = "ce",
         random_start: bool | str = True,
         bn_mode: str = "eval",
         precision: str | None = None,

@@ -7,6 +7,19 @@ from torch import Tensor
 _TOLERANCE = 1e-6  # of the pixel range: a resized or blended image may overshoot by rounding
 
 
+def check_tensors(**given: object) -> None:
+    """Raise TypeError naming the first argument that is neither a tensor nor None."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise TypeError(f"{name} must be a torch.Tensor, got {kind}: torch.as_tensor({name})")
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """``tensor``, or a copy if it was made in inference mode: autograd takes none of those."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def check_batch(
     x: Tensor, y: Tensor, targets: Tensor | None, *, lo: float, hi: float, values: bool = True
 ) -> None:
@@ -28,6 +41,8 @@ def check_batch(
             raise ValueError(f"{name} must be [N] = [{len(x)}], got {list(labels.shape)}")
     if values and x.numel():
         low, high = (float(value) for value in x.aminmax())
+        if low != low or high != high:
+            raise ValueError("x holds NaN: look for a division by 0 or a broken image where x is made")
         slack = _TOLERANCE * (hi - lo)
         if not (low >= lo - slack and high <= hi + slack):
             raise ValueError(

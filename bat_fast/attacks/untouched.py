@@ -43,6 +43,10 @@ def untouched(model: nn.Module, bn_mode: str) -> Iterator[None]:
     parts = outer or _Parts.of(model)
     modes = [(module, module.training) for module in parts.modules]
     learning = [parameter for parameter in parts.parameters if parameter.requires_grad]
+    if learning and learning[0].is_inference():
+        raise ValueError(
+            "the model was made under torch.inference_mode, which autograd forbids: make it outside"
+        )
     with _kept(parts.buffers) if bn_mode == "train" else nullcontext():
         try:
             _HELD[id(model)] = parts

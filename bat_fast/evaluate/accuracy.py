@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bat_fast._logits import logits_of
 from bat_fast.attacks import Attack, report_labels
 from bat_fast.batch import Batch
 
 
-def evaluate(model: nn.Module, loader: Iterable[Batch], attack: Attack | None = None) -> dict[str, float]:
+def evaluate(model: nn.Module, loader: Iterable[Any], attack: Attack | None = None) -> dict[str, float]:
     """Accuracy of ``model`` in eval mode; modes are restored afterwards.
 
     Random starts depend on the attack's seed and on the sample only, so the result does not depend on
     the batch size. Counts are summed on the device and read once.
 
     Args:
-        model: [N, C, H, W] pixels -> [N, K] logits.
-        loader: yields batches on the model's device.
+        model: [N, C, H, W] pixels -> [N, K] logits, or a tuple or an object that holds them.
+        loader: yields batches on the model's device, or pairs (images, labels), as a DataLoader does. Pairs
+            are numbered in their order, so there the random starts depend on it.
         attack: also measure the accuracy on its images; None measures clean accuracy only.
 
     Returns:
         ``clean_acc`` and, with an attack, ``robust_acc``, both in [0, 1]; ``n_examples``.
 
     Raises:
-        ValueError: the loader yields no sample, or a label that is no class.
+        ValueError: the loader yields no sample, or a label that is no class. TypeError: it yields something
+            else than pairs.
     """
     clean: list[Tensor] = []
     robust: list[Tensor] = []
     samples = 0
     with _eval_mode(model), torch.no_grad():
-        for batch in loader:
+        for batch in _batches(model, loader):
             samples += len(batch.y)
             clean.append(_correct(model, batch.x, batch.y))
             if attack is not None:
@@ -41,16 +46,40 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], attack: Attack | None = 
                 robust.append(_correct(model, x_adv, batch.y))
     if samples == 0:
         raise ValueError("loader: there is no sample to evaluate on")
-    result = {"clean_acc": int(torch.stack(clean).sum()) / samples, "n_examples": samples}
-    if attack is not None:
-        result["robust_acc"] = int(torch.stack(robust).sum()) / samples
+    result: dict[str, float] = {"n_examples": samples}
+    for name, counts in (("clean_acc", clean), ("robust_acc", robust)):
+        if counts:
+            right, nan = torch.stack(counts).sum(0).tolist()
+            result[name] = right / samples
+            if nan:
+                what = "images" if name == "clean_acc" else "attacked images"
+                warnings.warn(
+                    f"the model gives NaN for {nan} of {samples} {what}, which count as wrong", stacklevel=2
+                )
     report_labels(clean[0].device)  # reading the counts has waited for the last batch
     return result
 
 
 def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """How many of ``x`` [N, C, H, W] are classified as ``y`` [N]: a scalar on the device."""
-    return (model(x).argmax(1) == y).sum()
+    """How many of ``x`` [N, C, H, W] are classified as ``y`` [N], and how many get NaN instead."""
+    logits = logits_of(model(x), len(x))
+    nan = logits.isnan().any(1)
+    return torch.stack([((logits.argmax(1) == y) & ~nan).sum(), nan.sum()])
+
+
+def _batches(model: nn.Module, loader: Iterable[Any]) -> Iterator[Batch]:
+    """``loader``, with pairs numbered in their order, on the device of the model."""
+    device = next((part.device for part in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    count = 0
+    for batch in loader:
+        if isinstance(batch, Batch):
+            yield batch
+            continue
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise TypeError(f"loader must yield pairs (images, labels) or Batch, got {type(batch).__name__}")
+        x, y = batch[0].to(device), batch[1].to(device)
+        yield Batch(x, y, torch.arange(count, count + len(y), device=device))
+        count += len(y)
 
 
 @contextmanager

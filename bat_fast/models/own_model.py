@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
+from bat_fast._logits import kind_of, taken
 from bat_fast.models.activation import replace_relu
 from bat_fast.models.base import Classifier, Spec
 from bat_fast.models.model_class import model_class
@@ -53,8 +54,8 @@ class OwnModel(Classifier):
         x = _images_for(net, spec)
         with _judged(net):
             result = _answer(name, net, x)
-            kind = _kind(name, result)
-            logits = _taken(result, kind)
+            kind = kind_of(result)
+            logits = taken(result, kind)
             if logits.shape != (2, spec.num_classes):
                 raise ValueError(
                     f"model.name: {name} gives {list(logits.shape)} for 2 images of {spec.num_classes} "
@@ -69,7 +70,7 @@ class OwnModel(Classifier):
 
     def embed(self, x: Tensor) -> Tensor:
         """The features [N, D] of normalised images ``x`` [N, C, H, W]; the logits where there are none."""
-        return _taken(self.net(x), self._kind)
+        return taken(self.net(x), self._kind)
 
     def renamed(self, name: str) -> str:
         """What a weight of the module is called here: its last linear layer is kept apart."""
@@ -146,30 +147,6 @@ def _answer(name: str, net: nn.Module, x: Tensor) -> Any:
         ) from error
 
 
-def _kind(name: str, result: Any) -> str:
-    """How logits lie in what a model returns; decided once, so that tracing has nothing to decide."""
-    if isinstance(result, Tensor):
-        return "tensor"
-    if isinstance(result, Mapping) and isinstance(result.get("logits"), Tensor):
-        return "key"
-    if isinstance(getattr(result, "logits", None), Tensor):
-        return "attribute"
-    if isinstance(result, (tuple, list)) and result and isinstance(result[0], Tensor):
-        return "first"
-    raise ValueError(
-        f"model.name: {name} returns {type(result).__name__}; a tensor is wanted, a tuple that begins with "
-        "one, or logits by name"
-    )
-
-
-def _taken(result: Any, kind: str) -> Tensor:
-    found: Tensor = (
-        result if kind == "tensor" else result["logits"] if kind == "key"
-        else result.logits if kind == "attribute" else result[0]
-    )  # fmt: skip
-    return found
-
-
 def _split_head(
     net: nn.Module, x: Tensor, kind: str, logits: Tensor
 ) -> tuple[nn.Module, str, nn.Linear | None]:
@@ -180,7 +157,7 @@ def _split_head(
     path, head = linear[-1]
     try:
         body = _with(net, path.split("."), nn.Identity())
-        features = _taken(body(x), kind)
+        features = taken(body(x), kind)
         if features.dim() == 2 and torch.allclose(head(features), logits, rtol=1e-4, atol=1e-5):
             return body, path, head
     except Exception:

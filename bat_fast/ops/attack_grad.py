@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._checks import attack_arguments, check_floating
+from bat_fast._checks import attack_arguments, floating
 from bat_fast._native import accumulator, new_rows, operator, valid_labels
 
 __all__ = ["attack_grad"]
@@ -106,7 +106,7 @@ def attack_grad(
     - ``ce+te``, ``kl+te``: the same plus ``soft_weight * mean_c (p_c - soft_c)^2`` (Dong et al. 2021).
 
     Args:
-        logits: [N, C] float32 or float64 (CUDA: float32, float16, bfloat16).
+        logits: [N, C] float32, float64 or 16 bits (CUDA: no float64).
         target: [N] int64 classes, 0 <= target < C.
         loss: one of the names above.
         reference: [N, C] logits, for ``kl``.
@@ -123,6 +123,7 @@ def attack_grad(
         ValueError: a shape, device, label, name or number of classes does not fit. TypeError: a dtype
             does not.
     """
-    check_floating("logits", logits)
-    climbed = attack_arguments(logits, target, loss, reference, soft, soft_weight, targeted, label)
-    return torch.ops.bat_fast.attack_grad(logits.detach(), target, *climbed)
+    wide = floating("logits", logits).detach()
+    climbed = attack_arguments(wide, target, loss, reference, soft, soft_weight, targeted, label)
+    grad, per_sample = torch.ops.bat_fast.attack_grad(wide, target, *climbed)
+    return grad.to(logits.dtype), per_sample

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast._checks import check_floating, check_number
+from bat_fast._checks import check_number, floating
 from bat_fast._native import accumulator, differentiable, operator, scaled
 
 __all__ = ["discrimination_loss"]
@@ -90,7 +90,7 @@ def discrimination_loss(
     (Xu et al. 2021). Anchors without positives do not count; a batch without any gives 0.
 
     Args:
-        features: [N, D] penultimate features; float32 or float64 (CUDA: float32, float16, bfloat16).
+        features: [N, D] penultimate features; float32, float64 or 16 bits (CUDA: no float64).
         target: [N] int64 classes.
         temperature: tau, > 0.
         weights: [N] non-negative weights of the anchors, without gradient; None weighs all alike.
@@ -102,7 +102,7 @@ def discrimination_loss(
     Raises:
         ValueError: a shape, device or number does not fit. TypeError: a dtype does not.
     """
-    check_floating("features", features)
+    features = floating("features", features)
     if features.dim() != 2:
         raise ValueError(f"features must be [N, D], got {list(features.shape)}")
     if target.dtype != torch.int64:

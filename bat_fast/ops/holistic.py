@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast._checks import check_floating, check_number
+from bat_fast._checks import check_number, floating
 from bat_fast._native import differentiable, operator
 
 __all__ = ["holistic_loss", "holistic_weights"]
@@ -141,7 +141,7 @@ differentiable("holistic_loss", _backward, _setup)
 
 
 def _optimum(losses: Tensor, alpha: float, r: float, form: str) -> tuple[Tensor, Tensor]:
-    check_floating("losses", losses)
+    losses = floating("losses", losses)
     if losses.dim() != 1:
         raise ValueError(f"losses must be [N], got {list(losses.shape)}")
     if not len(losses):
@@ -171,7 +171,7 @@ def holistic_weights(losses: Tensor, *, alpha: float, r: float, form: str = "hd"
     equal parts. ``alpha >= 1`` puts all mass on the worst atom; equal losses get ``(1 - alpha)/N``.
 
     Args:
-        losses: [N] with N >= 1, finite; float32 or float64 (CUDA: float32, float16, bfloat16).
+        losses: [N] with N >= 1, finite; float32, float64 or 16 bits (CUDA: no float64).
         alpha: fraction of corrupted data, >= 0.
         r: statistical radius in nats, >= 0. Beyond 500 it counts as 500.
         form: ``"hd"`` or ``"hr"``.

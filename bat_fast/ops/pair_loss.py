@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast._checks import check_floating, check_labels, check_like, check_number
+from bat_fast._checks import check_labels, check_like, check_number, floating
 from bat_fast._native import accumulator, differentiable, new_rows, operator, scaled, valid_labels
 
 __all__ = ["kl_loss", "mart_loss"]
@@ -73,7 +73,7 @@ def kl_loss(clean: Tensor, adv: Tensor) -> tuple[Tensor, Tensor]:
     """``mean_i KL(softmax(clean_i) || softmax(adv_i))``, the robustness term of TRADES (Zhang et al. 2019).
 
     Args:
-        clean: [N, C] logits of the clean images; float32 or float64 (CUDA: float32, float16, bfloat16).
+        clean: [N, C] logits of the clean images; float32, float64 or 16 bits (CUDA: no float64).
         adv: [N, C] logits of the adversarial images.
 
     Returns:
@@ -83,7 +83,7 @@ def kl_loss(clean: Tensor, adv: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a shape or device does not fit. TypeError: a dtype does not.
     """
-    _check_pair(clean, adv)
+    clean, adv = _pair(clean, adv)
     loss, per_sample, _, _ = torch.ops.bat_fast.pair_loss(clean, adv, None, 0.0)
     return loss, per_sample
 
@@ -105,17 +105,18 @@ def mart_loss(clean: Tensor, adv: Tensor, target: Tensor, *, beta: float = 5.0) 
     Raises:
         ValueError: a shape, device, label or number does not fit. TypeError: a dtype does not.
     """
-    _check_pair(clean, adv)
+    clean, adv = _pair(clean, adv)
     check_labels("target", target, clean)
     check_number("beta", beta, 0.0)
     loss, per_sample, _, _ = torch.ops.bat_fast.pair_loss(clean, adv, target, beta)
     return loss, per_sample
 
 
-def _check_pair(clean: Tensor, adv: Tensor) -> None:
-    check_floating("clean", clean)
+def _pair(clean: Tensor, adv: Tensor) -> tuple[Tensor, Tensor]:
+    clean, adv = floating("clean", clean), floating("adv", adv)
     check_like("adv", adv, "clean", clean)
     if clean.dim() != 2:
         raise ValueError(f"clean must be [N, C], got {list(clean.shape)}")
     if adv.dtype != clean.dtype:
         raise TypeError(f"adv must have the dtype of clean, {clean.dtype}, got {adv.dtype}")
+    return clean, adv

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._checks import check_floating, check_labels, check_number, check_rows
+from bat_fast._checks import check_labels, check_number, check_rows, floating
 from bat_fast._native import accumulator, differentiable, new_rows, operator, scaled, valid_labels
 
 __all__ = ["bat_loss", "soft_target_loss"]
@@ -86,7 +86,7 @@ def bat_loss(
     flows through the weights. ``alpha = 0`` is the mean cross-entropy.
 
     Args:
-        logits: [N, C] of the adversarial images; float32 or float64 (CUDA: float32, float16, bfloat16).
+        logits: [N, C] of the adversarial images; float32, float64 or 16 bits (CUDA: no float64).
         target: [N] int64 classes, 0 <= target < C.
         alpha: strength, >= 0.
         normalize: ``"weights"`` divides by the sum of the weights, ``"batch"`` by N.
@@ -98,7 +98,7 @@ def bat_loss(
     Raises:
         ValueError: a shape, device, label or number does not fit. TypeError: a dtype does not.
     """
-    check_floating("logits", logits)
+    logits = floating("logits", logits)
     check_labels("target", target, logits)
     check_number("alpha", alpha, 0.0)
     if normalize not in ("weights", "batch"):
@@ -140,7 +140,7 @@ def soft_target_loss(logits: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
     """``mean_{i,c} (softmax(z_i)_c - soft_ic)^2``, the term of temporal ensembling (Dong et al. 2021).
 
     Args:
-        logits: [N, C] float32 or float64 (CUDA: float32, float16, bfloat16).
+        logits: [N, C] float32, float64 or 16 bits (CUDA: no float64).
         soft: [N, C] soft targets, without gradient.
 
     Returns:
@@ -149,7 +149,7 @@ def soft_target_loss(logits: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a shape or device does not fit. TypeError: a dtype does not.
     """
-    check_floating("logits", logits)
+    logits = floating("logits", logits)
     if logits.dim() != 2:
         raise ValueError(f"logits must be [N, C], got {list(logits.shape)}")
     check_rows("soft", soft, logits)

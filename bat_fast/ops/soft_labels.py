@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bat_fast._checks import check_floating, check_number
+from bat_fast._checks import check_number, floating
 from bat_fast._native import operator
 
 __all__ = ["ensemble_targets_"]
@@ -56,7 +56,7 @@ def ensemble_targets_(memory: Tensor, index: Tensor, logits: Tensor, *, momentum
     Raises:
         ValueError: a shape, device, id or number does not fit. TypeError: a dtype does not.
     """
-    check_floating("logits", logits)
+    logits = floating("logits", logits)
     if logits.dim() != 2:
         raise ValueError(f"logits must be [N, C], got {list(logits.shape)}")
     kept = torch.float32 if logits.is_cuda else logits.dtype

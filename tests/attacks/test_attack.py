@@ -86,7 +86,7 @@ def test_a_kind_of_attack_is_its_run():
 def test_run_gets_the_start_and_the_checked_problem():
     x, y = batch()
     index, targets, objective = torch.arange(6).flip(0), (y + 1) % 5, AttackLoss("margin")
-    attack = Kept(network().train(), eps=0.1, lo=-0.5, seed=3)
+    attack = Kept(network().double().train(), eps=0.1, lo=-0.5, seed=3)
     result = attack(x, y, targets, index, objective=objective, draw=7)
     start, problem = attack.asked
     assert torch.equal(result, start)
@@ -100,7 +100,7 @@ def test_run_gets_the_start_and_the_checked_problem():
 
 
 def test_calls_are_counted_and_the_loss_is_the_objective():
-    attack, (x, y) = Kept(network(), loss="dlr"), batch()
+    attack, (x, y) = Kept(network().double(), loss="dlr"), batch()
     for count in range(3):
         attack(x, y)
         assert attack.asked[1].draw == count

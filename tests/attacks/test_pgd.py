@@ -267,7 +267,7 @@ def test_rounding_beyond_the_range_is_tolerated():
             ValueError,
             r"outside \[0, 1\]: .*put the normalisation inside the model",
         ),
-        ({"x": torch.rand(5, 1, 8, 8) * torch.nan}, ValueError, "x holds pixels"),
+        ({"x": torch.rand(5, 1, 8, 8) * torch.nan}, ValueError, "x holds NaN"),
         ({"x": torch.zeros(5, 1, 8, 8, dtype=torch.uint8)}, TypeError, "x must be float32 pixels"),
         ({"y": torch.zeros(4, dtype=torch.long)}, ValueError, r"y must be \[N\] = \[5\], got \[4\]"),
         ({"y": torch.full((5,), 10)}, ValueError, r"target holds class 10, outside \[0, 10\)"),

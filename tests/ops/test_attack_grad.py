@@ -175,7 +175,7 @@ RIGHT = {
             "logits": SOME_LOGITS, "target": SOME_LABELS, "loss": "kl+te", "reference": SOME_LOGITS,
             "soft": SOME_LOGITS, "soft_weight": 1.0,
         },
-        {"reference": {"float16"}, "soft": {"float16"}},
+        {"logits": {"float16"}, "reference": {"float16"}, "soft": {"float16"}},
     )
 }  # fmt: skip
 

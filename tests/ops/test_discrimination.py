@@ -167,6 +167,7 @@ RIGHT = {
             "denominator": "all",
         },
         {
+            "features": {"float16"},
             "target": {"negative", "too large"},
             "weights": {"bool", "int64", "float16"},
         },

@@ -308,7 +308,8 @@ def test_under_compile(device):
 
 
 LOSSES = Right(
-    {"losses": SOME_LOGITS[:, 0], "alpha": 0.1, "r": 0.1, "form": "hd"}, {"losses": {"a row less", "meta"}}
+    {"losses": SOME_LOGITS[:, 0], "alpha": 0.1, "r": 0.1, "form": "hd"},
+    {"losses": {"a row less", "meta", "float16"}},
 )
 RIGHT = {"holistic_weights": LOSSES, "holistic_loss": LOSSES}
 

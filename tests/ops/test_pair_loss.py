@@ -112,9 +112,10 @@ def test_bad_arguments_are_named(call, error, message):
         call()
 
 
+FINE = {"clean": {"float16"}, "adv": {"float16"}}
 RIGHT = {
-    "kl_loss": Right({"clean": SOME_LOGITS, "adv": SOME_LOGITS}),
-    "mart_loss": Right({"clean": SOME_LOGITS, "adv": SOME_LOGITS, "target": SOME_LABELS, "beta": 5.0}),
+    "kl_loss": Right({"clean": SOME_LOGITS, "adv": SOME_LOGITS}, FINE),
+    "mart_loss": Right({"clean": SOME_LOGITS, "adv": SOME_LOGITS, "target": SOME_LABELS, "beta": 5.0}, FINE),
 }
 
 

@@ -205,8 +205,13 @@ def test_gradients_add_up_over_backward_passes(name, device, dtype):
 
 
 RIGHT = {
-    "bat_loss": Right({"logits": SOME_LOGITS, "target": SOME_LABELS, "alpha": 1.0, "normalize": "batch"}),
-    "soft_target_loss": Right({"logits": SOME_LOGITS, "soft": SOME_LOGITS}, {"soft": {"float16"}}),
+    "bat_loss": Right(
+        {"logits": SOME_LOGITS, "target": SOME_LABELS, "alpha": 1.0, "normalize": "batch"},
+        {"logits": {"float16"}},
+    ),
+    "soft_target_loss": Right(
+        {"logits": SOME_LOGITS, "soft": SOME_LOGITS}, {"logits": {"float16"}, "soft": {"float16"}}
+    ),
 }
 
 

@@ -147,7 +147,7 @@ MEMORY, INDEX, LOGITS = torch.zeros(6, 3), torch.tensor([0, 5]), torch.randn(2, 
         ({"memory": MEMORY.to("meta")}, ValueError, "memory is on meta, logits on cpu"),
         ({"memory": MEMORY.clone().requires_grad_()}, ValueError, "memory is updated in place"),
         ({"logits": LOGITS[0]}, ValueError, r"logits must be \[N, C\], got \[3\]"),
-        ({"logits": LOGITS.half()}, TypeError, "logits must be one of float32, float64 on cpu"),
+        ({"logits": LOGITS.long()}, TypeError, "logits must be one of float32, float64 on cpu"),
         ({"momentum": 1.5}, ValueError, r"momentum must be a finite number in \[0, 1\], got 1.5"),
         ({"momentum": -0.1}, ValueError, r"momentum must be a finite number in \[0, 1\], got -0.1"),
         ({"momentum": float("nan")}, ValueError, r"momentum must be a finite number in \[0, 1\], got nan"),
@@ -199,7 +199,7 @@ def test_under_compile(device):
 RIGHT = {
     "ensemble_targets_": Right(
         {"memory": torch.rand(9, 6), "index": SOME_LABELS, "logits": SOME_LOGITS, "momentum": 0.9},
-        {"memory": {"a row less"}},
+        {"memory": {"a row less"}, "logits": {"float16"}},
     )
 }
 DRAWN_BY = {"ensemble_targets_": test_any_batch}

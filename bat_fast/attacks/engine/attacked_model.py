@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from bat_fast._logits import logits_of
+
 
 class AttackedModel(Protocol):
     """What an engine makes of a model: logits, and the gradient at the pixels."""
@@ -50,7 +52,7 @@ class Plain:
         self._kept = None  # the graph of a forward pass that no backward pass followed
         with torch.enable_grad(), autocast(x.device.type, self.dtype):
             leaf = x.detach().requires_grad_()
-            logits: Tensor = self.model(leaf)
+            logits = logits_of(self.model(leaf), len(x))
         self._kept = logits, leaf
         return logits.detach()
 

@@ -14,6 +14,7 @@ from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain
 from bat_fast.attacks.engine.cuda_graph import CaptureError, Graphs, Tensors, signature
 from bat_fast.attacks.engine.freeze import freezer_of, say_once
 from bat_fast.attacks.engine.trace import CompiledError, UnsuitableError
+from bat_fast.attacks.precision import HALF, weights_dtype
 
 ENGINES = ("auto", "eager", "frozen", "graph", "compile", "measure")
 
@@ -89,12 +90,18 @@ class Engine:
         loop(network, **tensors)
 
     def _network(self, name: str, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> AttackedModel:
+        weights = weights_dtype(model)
+        if weights in HALF:
+            dtype = dtype or weights
         if name == "eager":
             return Plain(model, dtype)
         if name == "compile":
             if self._compiled is None or self._compiled[0] is not model:
                 self._compiled = model, cast(nn.Module, torch.compile(model))
             return Plain(self._compiled[1], dtype)
+        if weights in HALF:
+            say_once(model, f"its weights are {weights}; with float32 weights and a precision it is faster")
+            return Plain(model, dtype)
         try:
             return freezer_of(model).program(model, x, _precision(x.device.type, dtype))
         except UnsuitableError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bat_fast._logits import logits_of
 from bat_fast.attacks.engine.attacked_model import preserved_rng
 from bat_fast.attacks.engine.names import Names, run
 
@@ -112,8 +113,8 @@ class _Root(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Any:
-        """``model(x)``."""
-        return self.model(x)
+        """The logits of ``model(x)``."""
+        return logits_of(self.model(x))
 
 
 class _Tracer(fx.Tracer):

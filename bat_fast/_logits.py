@@ -1,0 +1,66 @@
+"""Where the logits are in what a model returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, fx
+
+
+def kind_of(result: Any) -> str:
+    """How logits lie in ``result``: ``tensor``, ``key``, ``attribute`` or ``first``.
+
+    Raises:
+        TypeError: there are none.
+    """
+    if isinstance(result, (Tensor, fx.Proxy)):
+        return "tensor"
+    if isinstance(result, Mapping) and "logits" in result:
+        return "key"
+    if getattr(result, "logits", None) is not None:
+        return "attribute"
+    if isinstance(result, (tuple, list)) and result and isinstance(result[0], (Tensor, fx.Proxy)):
+        return "first"
+    raise TypeError(
+        f"the model must return logits [N, K], a tuple that begins with them, or something that calls them "
+        f"logits, got {type(result).__name__}"
+    )
+
+
+def taken(result: Any, kind: str) -> Tensor:
+    """The logits of ``result``, which lie there as ``kind`` says."""
+    if kind == "key":
+        result = result["logits"]
+    elif kind == "attribute":
+        result = result.logits
+    elif kind == "first":
+        result = result[0]
+    logits: Tensor = result
+    return logits
+
+
+def logits_of(result: Any, count: int | None = None) -> Tensor:
+    """The logits [N, K] in what a model returned: a tensor, the first of a tuple, or what it names so.
+
+    Args:
+        result: what the model returned.
+        count: N, if it shall be checked that these are logits of N images.
+
+    Raises:
+        TypeError: there are none. ValueError: they have another shape, or belong to one class alone.
+    """
+    logits = result if isinstance(result, Tensor) else taken(result, kind_of(result))
+    if count is None:
+        return logits
+    if logits.dim() != 2 or len(logits) != count:
+        raise ValueError(
+            f"the model must return logits [N, K], one row for each of {count} images, got "
+            f"{list(logits.shape)}: this is about classification alone"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "the model returns one logit for an image, and the cross-entropy of one class has no gradient: "
+            "give it two, as torch.cat([-z / 2, z / 2], 1)"
+        )
+    return logits
