@@ -65,6 +65,15 @@ class TimmModel(Classifier):
         return logits
 
 
+def has_model(name: str) -> bool:
+    """Whether timm is installed and has a model of that name."""
+    try:
+        import timm
+    except ImportError:
+        return False
+    return timm.is_model(name)
+
+
 def _create(name: str, spec: Spec) -> Any:
     try:
         import timm

@@ -158,10 +158,10 @@ def test_a_method_sets_options_of_the_attack(small):
     ("part", "changes", "message"),
     [
         ("optim", {"clip": 0.0}, r"optim\.clip must be > 0"),
-        ("optim", {"awp": -1.0}, r"optim\.awp must be at least 0"),
-        ("optim", {"label_smoothing": 1.5}, r"optim\.label_smoothing must be in \[0, 1\]"),
-        ("optim", {"average_start": -0.1}, r"optim\.average_start must be in \[0, 1\]"),
-        ("attack", {"warmup": 2.0}, r"attack\.warmup must be in \[0, 1\]"),
+        ("optim", {"awp": -1.0}, r"optim\.awp must be in \[0, 1\], got -1"),
+        ("optim", {"label_smoothing": 1.5}, r"optim\.label_smoothing must be in \[0, 1\)"),
+        ("optim", {"average_start": -0.1}, r"optim\.average_start must be a fraction of the run in \[0, 1\]"),
+        ("attack", {"warmup": 200}, r"attack\.warmup must be a fraction of the run in \[0, 1\], or epochs"),
         ("attack", {"clean_start": -1.0}, r"attack\.clean_start must be in \[0, 1\]"),
     ],
 )
