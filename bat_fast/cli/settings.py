@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,8 +163,8 @@ def _build(files: Sequence[Sequence[Said]], words: list[str], also: Iterable[str
 
 
 def _names_method(one: Said) -> bool:
-    whole = one.setting == "method" and not one.below and "name" in (one.value or {})
-    return whole or (one.setting, one.below) == METHOD_NAME
+    whole = one.setting == "method" and not one.below and isinstance(one.value, Mapping)
+    return (whole and "name" in one.value) or (one.setting, one.below) == METHOD_NAME
 
 
 def _known(one: Said) -> Any:

@@ -37,8 +37,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def from_file(path: str | Path) -> list[Said]:
+def from_file(path: str | Path, named_by: tuple[Path, ...] = ()) -> list[Said]:
     """The settings of a YAML file, or of YAML itself (``{epochs: 5}``).
+
+    Args:
+        path: of the file.
+        named_by: the files whose ``config:`` led here, the first one first.
 
     Raises:
         OSError: no such file. ValueError: it is no YAML, or has something that is no setting; the message
@@ -48,14 +52,17 @@ def from_file(path: str | Path) -> list[Said]:
     if ":" in str(path) and not file.exists():
         tree = _parsed(str(path), "--config: ")
         if isinstance(tree, Mapping):
-            return list(_flat(tree, "", "--config: ", Path()))
+            return list(_flat(tree, "", "--config: ", named_by))
+    where = f"{named_by[-1]}: config" if named_by else "--config"
     if not file.is_file():
-        raise FileNotFoundError(f"--config: there is no file {path}")
+        raise FileNotFoundError(f"{where}: there is no file {path}")
+    if file.resolve() in [above.resolve() for above in named_by]:
+        raise ValueError(f"{where}: {path} would be read within itself; leave it out")
     origin = f"{path}: "
     tree = _parsed(file.read_text(), origin)
     if not isinstance(tree, Mapping) and tree is not None:
         raise ValueError(f"{origin}this is no list of settings; write NAME: VALUE")
-    return list(_flat(tree or {}, "", origin, file.parent))
+    return list(_flat(tree or {}, "", origin, (*named_by, file)))
 
 
 def from_words(words: Iterable[str], also: Iterable[str] = ()) -> list[Said]:
@@ -80,7 +87,7 @@ def from_words(words: Iterable[str], also: Iterable[str] = ()) -> list[Said]:
             if following is None or following.startswith("--"):
                 raise ValueError(f"argument --{name}: expected one argument")
             text = following
-        found += _said(name, text, "", Path(), dashes="--")
+        found += _said(name, text, "", (), dashes="--")
     return found
 
 
@@ -91,17 +98,18 @@ def _parsed(text: str, origin: str) -> Any:
         raise ValueError(f"{origin}this is no YAML: {' '.join(str(error).split())}") from None
 
 
-def _flat(tree: Mapping[Any, Any], prefix: str, origin: str, folder: Path) -> Iterator[Said]:
+def _flat(tree: Mapping[Any, Any], prefix: str, origin: str, files: tuple[Path, ...]) -> Iterator[Said]:
+    """What a mapping says, which stands in the last of ``files``."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if name == "config":  # a file may begin with others
             for file in value if isinstance(value, list) else [value]:
-                yield from from_file(_near(folder, str(file)))
+                yield from from_file(_near(files, str(file)), files)
         else:
-            yield from _said(name, value, origin, folder)
+            yield from _said(name, value, origin, files)
 
 
-def _said(name: str, value: Any, origin: str, folder: Path, dashes: str = "") -> Iterator[Said]:
+def _said(name: str, value: Any, origin: str, files: tuple[Path, ...], dashes: str = "") -> Iterator[Said]:
     """What ``name: value`` says; ``value`` is text on the command line, where it comes with ``dashes``."""
     setting, below = _resolve(name, origin, dashes)
     is_group, words = setting in group_names(), bool(dashes)
@@ -109,16 +117,16 @@ def _said(name: str, value: Any, origin: str, folder: Path, dashes: str = "") ->
         value = _parsed(value, f"{dashes}{name}: ")
     if setting in NAMED and not below and isinstance(value, str) and not value.endswith((".yaml", ".yml")):
         if setting != "method":
-            yield from _said(f"{setting}.name", value, origin, folder)
+            yield from _said(f"{setting}.name", value, origin, files)
         elif words:
             yield Said(*METHOD_NAME, value, origin)
         else:
             yield Said("method", (), {"name": value}, origin)
     elif is_group:
         if isinstance(value, str):
-            yield from _group_file(setting, _near(folder, value), origin)
+            yield from _group_file(setting, _near(files, value), origin, files)
         elif isinstance(value, Mapping):
-            yield from _flat(value, f"{setting}.", origin, folder)
+            yield from _flat(value, f"{setting}.", origin, files)
         else:
             raise ValueError(
                 f"{origin}{dashes}{setting} must be settings, such as {{name: value}}, got {value!r}"
@@ -127,7 +135,7 @@ def _said(name: str, value: Any, origin: str, folder: Path, dashes: str = "") ->
         yield Said(setting, below, value, origin)
 
 
-def _group_file(group: str, file: Path, origin: str) -> Iterator[Said]:
+def _group_file(group: str, file: Path, origin: str, files: tuple[Path, ...]) -> Iterator[Said]:
     if not file.is_file():
         raise ValueError(
             f"{origin}{group} must be settings, such as {{name: value}}, or their file, got {str(file)!r}"
@@ -135,12 +143,12 @@ def _group_file(group: str, file: Path, origin: str) -> Iterator[Said]:
     tree = _parsed(file.read_text(), f"{file}: ")
     if not isinstance(tree, Mapping):
         raise ValueError(f"{file}: this is no list of settings; write NAME: VALUE")
-    yield from _flat(tree, f"{group}.", f"{file}: ", file.parent)
+    yield from _flat(tree, f"{group}.", f"{file}: ", (*files, file))
 
 
-def _near(folder: Path, file: str) -> Path:
-    """``file`` beside the one that names it, or from here."""
-    beside = folder / file
+def _near(files: tuple[Path, ...], file: str) -> Path:
+    """``file`` beside the one that names it, which is the last of ``files``, or from here."""
+    beside = (files[-1].parent if files else Path()) / file
     return beside if beside.exists() else Path(file)
 
 

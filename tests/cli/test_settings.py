@@ -192,11 +192,14 @@ def test_options_of_a_method_without_its_name_go_to_the_one_there_is(tmp_path):
         ("epochs: [", "this is no YAML"),
         ("[1, 2]", "this is no list of settings"),
         ("learning_rate: 1", "there is no setting learning_rate"),
+        ("method: 3", "method must be names with values"),
+        ("config: nowhere.yaml", "config: there is no file nowhere"),
+        ("config: settings.yaml", "config: .* would be read within itself"),
     ],
 )
 def test_errors_of_a_file_name_it(text, message, tmp_path):
     path = written(tmp_path, text)
-    with pytest.raises(ValueError, match=f"^{path}: {message}") as error:
+    with pytest.raises((ValueError, OSError), match=f"^{path}: {message}") as error:
         config("--config", path)
     assert "\n" not in str(error.value)
 

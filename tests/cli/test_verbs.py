@@ -115,6 +115,7 @@ BAD = {
     ),
     "negative eval": (["eval", "nowhere", "--eps", "-1/255"], "nowhere"),
     "other device": (["train", "--recipe", "digits-bat", "--device", "mps"], "this machine has cpu"),
+    "a number for a method": (["train", "--method", "3"], "method must be names with values"),
     "print what": (["train", "--print_config=colours"], "skip_default"),
     "resume without folder": (["train", "--resume"], "--out"),
     "nothing to resume": (["train", "--resume", "--out", "nowhere"], "no run to resume"),
