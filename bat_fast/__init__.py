@@ -1,10 +1,37 @@
-"""bat_fast: fast, dependable adversarial training of image classifiers in PyTorch."""
+"""bat_fast: fast, dependable adversarial training of image classifiers in PyTorch.
 
-from importlib.metadata import version as _version
+Nothing is loaded before it is used, so that ``bat-fast --help`` need not wait for torch.
+"""
 
-from bat_fast import ops
-from bat_fast.attacks import PGD, AttackLoss
-from bat_fast.batch import Batch
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bat_fast import ops
+    from bat_fast.attacks import PGD, AttackLoss
+    from bat_fast.batch import Batch
+
+    __version__: str
 
 __all__ = ["PGD", "AttackLoss", "Batch", "__version__", "ops"]
-__version__ = _version("bat_fast")
+_PLACES = {"PGD": "attacks", "AttackLoss": "attacks", "Batch": "batch"}
+_MODULES = ("attacks", "batch", "ops")  # what `import bat_fast` has always had beside these
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: Any = version("bat_fast")
+    elif name in _PLACES:
+        found = getattr(import_module(f"bat_fast.{_PLACES[name]}"), name)
+    elif name in _MODULES:
+        found = import_module(f"bat_fast.{name}")
+    else:
+        raise AttributeError(f"module 'bat_fast' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES, *_MODULES, "__version__"})

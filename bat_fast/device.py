@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -24,15 +25,20 @@ def pick_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    check_name(name)
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return name
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless ``name`` is a device that bat_fast computes on, of whatever machine."""
+    if not re.fullmatch(r"auto|cpu(:0)?|cuda(:\d+)?", name):
+        here = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}; this machine has {here}")
 
 
 def layout(device: str | torch.device) -> torch.memory_format:

@@ -18,7 +18,8 @@ BENCHMARKS = sorted(BENCH.rglob("*.py"))
 
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
-    {"_native", "_checks", "_atomic", "_logits", "_random", "ratio", "device", "batch"},
+    {"_native", "_checks", "_atomic", "_logits", "_random", "ratio", "spelling", "device", "batch"},
+    {"values"},
     {"config"},
     {"ops"},
     {"attacks", "models", "data"},
@@ -35,7 +36,6 @@ OPTIONAL = {
     "nvidia",
     "timm",
     "sklearn",
-    "jsonargparse",
     "rich",
     "matplotlib",
     "safetensors",
@@ -186,9 +186,9 @@ def test_each_optional_framework_stays_at_home():
     ]
     for path in lower:
         assert not {name.split(".")[0] for name in imports(path)} & OPTIONAL, path
-    config = {name.split(".")[0] for name in imports(PACKAGE / "config.py")}
-    assert config <= {*sys.stdlib_module_names, "bat_fast"}
-    assert own_units(PACKAGE / "config.py") == {"ratio"}
+    for path in [*(PACKAGE / "config").glob("*.py"), PACKAGE / "values.py", PACKAGE / "spelling.py"]:
+        assert {name.split(".")[0] for name in imports(path)} <= {*sys.stdlib_module_names, "bat_fast"}, path
+        assert own_units(path) <= {"config", "values", "ratio", "spelling"}, path
 
 
 @pytest.mark.slow

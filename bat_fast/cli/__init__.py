@@ -5,12 +5,14 @@ from __future__ import annotations
 import pkgutil
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from bat_fast.cli import verbs
 from bat_fast.cli.parser import BAD_INPUT, Interrupted
+from bat_fast.spelling import hint
 
-_OPTIONAL = {"jsonargparse", "yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
+_OPTIONAL = {"yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,8 +36,12 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0 if words else 2
+    if words[0] == "--version":
+        print(f"bat-fast {version('bat_fast')}")
+        return 0
     if words[0] not in _names():
-        raise ValueError(f"no verb {words[0]!r}; there are {', '.join(_names())}")
+        there = ", ".join(_names())
+        raise ValueError(f"no verb {words[0]!r}; there are {there}{hint(words[0], _names())}")
     _verb(words[0]).run(words[1:])
     return 0
 
@@ -56,7 +62,8 @@ def _usage() -> str:
     lines = "\n".join(f"  {name:<{width}}{_verb(name).SUMMARY}" for name in names)
     return (
         f"usage: bat-fast VERB ... [--debug]\n\n{lines}\n\n"
-        "`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error."
+        "`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error, "
+        "--version the version."
     )
 
 

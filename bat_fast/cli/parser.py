@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from bat_fast.spelling import hint, meant
 
 BAD_INPUT = (ValueError, TypeError, OSError, argparse.ArgumentError)
 
@@ -14,6 +18,9 @@ class Interrupted(KeyboardInterrupt):
 
 class Parser(argparse.ArgumentParser):
     """Raises ValueError instead of printing the usage and leaving, and takes no abbreviations.
+
+    What is misspelt gets a suggestion; choices may be written in any case, with dashes or underscores; a
+    negative fraction (``--eps -1/255``) is a value and no option.
 
     Args:
         verb: of ``bat-fast``.
@@ -26,3 +33,49 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ``message``."""
         raise ValueError(message)
+
+    def options(self) -> list[str]:
+        """The long options, with their dashes."""
+        return [text for action in self._actions for text in action.option_strings if text.startswith("--")]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; the words that are no argument of this parser come back beside the result."""
+        return super().parse_known_args(args if args is None else _joined(args), namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does.
+
+        Raises:
+            ValueError: an argument is wrong or unknown.
+        """
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            first = unknown[0].partition("=")[0]
+            near = hint(first.lstrip("-"), [option.lstrip("-") for option in self.options()])
+            self.error(f"unrecognized argument {' '.join(unknown)}{near.replace('mean ', 'mean --')}")
+        return found
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        value = super()._get_value(action, arg_string)
+        if action.choices is None or value in action.choices or not isinstance(value, str):
+            return value
+        return meant(value, map(str, action.choices)) or value
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action, f"{value!r} is none of {', '.join(known)}{hint(str(value), known)}"
+            )
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """``--eps -1/255`` as ``--eps=-1/255``: argparse would take the number for an option."""
+    joined: list[str] = []
+    for word in words:
+        is_value = joined and re.match(r"-\.?\d", word) and re.fullmatch(r"--[^=]+", joined[-1])
+        if is_value:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

@@ -1,33 +1,23 @@
-"""A training configuration from YAML files and command-line arguments."""
+"""A training configuration from recipes, YAML files and command-line arguments."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import json
-from dataclasses import fields, is_dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse import ArgumentParser
-from jsonargparse.typing import register_type
+import yaml
 
+from bat_fast.cli.catalogue import data_names, method_names, options_of, types
 from bat_fast.cli.parser import Parser
+from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words
 from bat_fast.config import TrainConfig, recipes
-from bat_fast.ratio import Ratio
+from bat_fast.config.limits import problems
 from bat_fast.runs.folder import RunFolder, flat, plain
-
-_ABOUT_THE_RUN: dict[str, dict[str, Any]] = {
-    "--recipe": {"action": "append", "default": [], "help": f"shipped settings: {', '.join(recipes())}"},
-    "--config": {"action": "append", "default": [], "help": "YAML file with settings"},
-    "--out": {"type": Path, "help": "run folder (default: runs/NAME-DATE-TIME)"},
-    "--fast": {"action": "store_true", "help": "the same as --speed fast"},
-    "--resume": {"action": "store_true", "help": "continue the run in --out"},
-    "--dry-run": {
-        "action": "store_true",
-        "help": "check the settings, build model and method, and stop: no data is read, no file written",
-    },
-}
+from bat_fast.spelling import hint, meant, nearest
+from bat_fast.values import converted
 
 
 class Command(NamedTuple):
@@ -37,114 +27,208 @@ class Command(NamedTuple):
     out: Path
     resume: bool
     dry_run: bool
+    named: bool
+    """Whether the user has named the run folder; another one is numbered where it is taken."""
 
 
-def read_command(arguments: list[str]) -> Command:
+def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
     """Read the arguments of ``bat-fast train``.
 
     Files (``--recipe``, ``--config``) come first whatever their place, then the other arguments in order.
-    ``--resume`` with no file takes the configuration from the run folder.
+    ``--resume`` with no file takes the configuration from the run folder. ``--help`` and ``--print_config``
+    print and raise SystemExit.
+
+    Args:
+        arguments: without the verb.
+        also: options of the verb that are not for training, for the spelling.
 
     Raises:
         ValueError, argparse.ArgumentError: an argument is wrong; the message names it.
         FileNotFoundError: there is no run to resume.
     """
-    run, rest = _run_parser().parse_known_args(arguments)
-    files = [str(_recipe(name)) for name in run.recipe] + run.config
+    run, rest = run_parser().parse_known_args(arguments)
+    if run.help:
+        from bat_fast.cli.manual import train_help
+
+        print(train_help(run_parser()))
+        sys.exit(0)
+    said = [_recipe(name) for name in run.recipe] + [from_file(path) for path in run.config]
     if run.resume and run.out is None:
         raise ValueError("--resume needs --out DIR, the folder of the run to continue")
-    if run.resume and not files:
+    if run.resume and not said:
         stored = RunFolder(run.out).config
         if not stored.exists():
             raise FileNotFoundError(f"there is no run to resume in {run.out}: no config.yaml")
-        files = [str(stored)]
-    config = _parse(files, rest + (["--speed", "fast"] if run.fast else []))
-    label = run.recipe[-1] if run.recipe else config.method.get("name", "run")
-    return Command(config, run.out or RunFolder.default_path(label), run.resume, run.dry_run)
+        said = [from_file(stored)]
+    config = _build(said, rest + (["--speed", "fast"] if run.fast else []), [*run_options(), *also])
+    if run.print_config is not None:
+        print(_printed(config, run.print_config), end="")
+        sys.exit(0)
+    label = Path(run.recipe[-1]).name if run.recipe else config.method["name"]
+    out = run.out or RunFolder.default_path(label, config.seed)
+    return Command(config, out, run.resume, run.dry_run, run.out is not None)
 
 
-def read_run(path: Path, arguments: list[str]) -> TrainConfig:
+def read_run(path: Path, arguments: list[str], also: Iterable[str] = ()) -> TrainConfig:
     """The configuration of a run, with other settings where ``arguments`` have them.
 
     Raises:
         ValueError, argparse.ArgumentError: an argument is wrong, or would ask for other weights or images.
         FileNotFoundError: there is no run.
     """
-    asked, rest = _run_parser().parse_known_args(arguments)
-    arguments = [*rest, "--speed", "fast"] if asked.fast else arguments
+    asked, rest = run_parser().parse_known_args(arguments)
+    words = [*rest, "--speed", "fast"] if asked.fast else rest
     for name, value in vars(asked).items():
-        if name == "fast":
-            continue
-        if value:
-            flag = f"--{name.replace('_', '-')}"
+        if name != "fast" and value:
+            flag = f"--{name.replace('dry_run', 'dry-run')}"
             raise ValueError(f"{flag} does not go with --run, which has its settings from the run folder")
     stored = RunFolder(path).config
     if not stored.exists():
         raise FileNotFoundError(f"{path} is no run folder: there is no config.yaml in it")
-    config, trained = (flat(plain(_parse([str(stored)], words))) for words in (arguments, []))
-    for key in config.keys() | trained.keys():
+    said = [from_file(stored)]
+    wanted, trained = _build(said, words, [*run_options(), *also]), _build(said, [], [])
+    asked_for, there = flat(plain(wanted)), flat(plain(trained))
+    for key in asked_for.keys() | there.keys():
         fixed = key == "seed" or key.startswith(("model.", "data."))
-        if fixed and key != "data.root" and config.get(key) != trained.get(key):
+        if fixed and key != "data.root" and asked_for.get(key) != there.get(key):
             raise ValueError(f"--{key} does not go with --run: model and images are those of the run")
-    return _parse([str(stored)], arguments)
+    return wanted
 
 
-def _parse(files: list[str], rest: list[str]) -> TrainConfig:
-    parser = _settings_parser()
-    base = [argument for file in files for argument in ("--config", file)]
-    method = Parser("train", "", add_help=False)
-    method.add_argument("--method.name", dest="name")
-    asked = method.parse_known_args(rest)[0].name
-    # Options belong to one method: naming another on the command line drops those of the file.
-    if asked is not None and asked != parser.parse_args(base).method.get("name"):
-        base += ["--method", json.dumps({"name": asked})]
-    parsed: dict[str, Any] = parser.parse_args(base + rest).as_dict()
-    return _build(TrainConfig, parsed)
-
-
-def _build(kind: Any, parsed: dict[str, Any]) -> Any:
-    """The dataclass ``kind``, and the dataclasses inside it, from nested dictionaries."""
-    values = {item.name: parsed[item.name] for item in fields(kind)}
-    for item in fields(kind):
-        if is_dataclass(item.default_factory):
-            values[item.name] = _build(item.default_factory, values[item.name])
-    return kind(**values)
-
-
-def _run_parser() -> Parser:
+def run_parser() -> Parser:
     """Reads what is said about the run itself, and leaves the settings alone."""
     parser = Parser("train", "", add_help=False)
-    for flag, how in _ABOUT_THE_RUN.items():
-        parser.add_argument(flag, **how)
-    return parser
-
-
-def _settings_parser() -> ArgumentParser:
-    """Reads the settings, and describes everything in ``--help``."""
-    parser = ArgumentParser(
-        prog="bat-fast train",
-        description="Train a model. Settings come from a recipe or a YAML file; arguments override them.",
-        exit_on_error=False,
+    add = parser.add_argument
+    add("--recipe", action="append", default=[], help="shipped settings; `bat-fast recipes` lists them")
+    add("--config", action="append", default=[], help="YAML file with settings")
+    add("--out", type=Path, help="run folder (default: runs/NAME-DATE-TIME-sSEED)")
+    add("--fast", action="store_true", help="the same as --speed fast")
+    add("--resume", action="store_true", help="continue the run in --out")
+    add(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="check the settings, build model and method, and stop: no data is read, no file written",
     )
-    parser.add_argument("--config", action="config", help="YAML file with the settings below")
-    for flag, how in _ABOUT_THE_RUN.items():
-        if flag != "--config":  # never parsed here; SUPPRESS keeps them out of --print_config
-            parser.add_argument(flag, **(how | {"default": argparse.SUPPRESS}))
-    parser.add_class_arguments(TrainConfig)
+    add(
+        "--print_config",
+        "--print-config",
+        nargs="?",
+        const="",
+        metavar="skip_default",
+        help="print the settings as YAML, all or those that are no default, and stop",
+    )
+    add("-h", "--help", action="store_true", help="show this, and stop")
     return parser
 
 
-def _recipe(name: str) -> Path:
+def run_options() -> list[str]:
+    """The options of `run_parser`."""
+    return run_parser().options()
+
+
+def _recipe(name: str) -> list[Said]:
     known = recipes()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"no recipe {name!r}{hint} There are: {', '.join(known)}")
-    return known[name]
+    found = meant(name, known)
+    if found is None:
+        near = hint(name, known) or ";"
+        raise ValueError(f"there is no recipe {name!r}{near} `bat-fast recipes` lists them all")
+    return from_file(known[found])
 
 
-def _serialise(ratio: Ratio) -> str | float:
-    return ratio.text if "/" in ratio.text else float(ratio)
+def _build(files: Sequence[Sequence[Said]], words: list[str], also: Iterable[str]) -> TrainConfig:
+    """The configuration that files and words say, the later ones winning, in its types and ranges."""
+    values: dict[str, Any] = {"method": TrainConfig().method}
+    origins: dict[str, str] = {}
+    said = from_words(words, also)
+    # Options belong to one method: naming another on the command line drops those of the file alone.
+    said.sort(key=lambda one: not _names_method(one))
+    for one in [*(one for file in files for one in file), *said]:
+        value = _known(one)
+        if not one.below and not (one.setting == "method" and "name" not in value):
+            values[one.setting] = value
+        elif (one.setting, one.below) == METHOD_NAME:
+            if value != values["method"].get("name"):
+                values["method"] = {"name": value}
+        elif not one.below:
+            values["method"] = values["method"] | value
+        else:
+            values[one.setting] = _put(values.get(one.setting, {}), one.below, value)
+        origins[".".join([one.setting, *one.below])] = origins[one.setting] = one.origin
+    _check_method(values["method"], origins)
+    config = TrainConfig(**_nested(values))
+    for name, message in problems(config):
+        raise ValueError(f"{origins.get(name, '')}{message}")
+    return config
 
 
-register_type(Ratio, serializer=_serialise, fail_already_registered=False)
+def _names_method(one: Said) -> bool:
+    whole = one.setting == "method" and not one.below and isinstance(one.value, Mapping)
+    return (whole and "name" in one.value) or (one.setting, one.below) == METHOD_NAME
+
+
+def _known(one: Said) -> Any:
+    """The value in its type, with names of methods and data sets as the package spells them."""
+    if one.setting == "data.name":
+        return _name("data set", str(one.value), one.origin)
+    if one.below:
+        return _name("method", str(one.value), one.origin) if _names_method(one) else one.value
+    try:
+        value = converted(one.setting, types()[one.setting], one.value)
+    except ValueError as error:
+        raise ValueError(f"{one.origin}{error}") from None
+    if one.setting == "method" and "name" in value:
+        value["name"] = _name("method", str(value["name"]), one.origin)
+    return value
+
+
+_REGISTRIES = {"data set": ("data", data_names), "method": ("methods", method_names)}
+
+
+def _name(kind: str, word: str, origin: str) -> str:
+    """``word`` as the package spells it, which is asked itself where no file has a name like that."""
+    package, listed = _REGISTRIES[kind]
+    known = listed()
+    if meant(word, known) is None and nearest(word, known) is None:
+        known = import_module(f"bat_fast.{package}").names()  # loads torch
+    found = meant(word, known)
+    if found is None:
+        there = ", ".join(known)
+        raise ValueError(f"{origin}there is no {kind} {word!r}; there are {there}{hint(word, known)}")
+    return found
+
+
+def _check_method(method: dict[str, Any], origins: dict[str, str]) -> None:
+    known = options_of(method["name"])
+    for option in method:
+        if known is not None and option not in ("name", *known):
+            origin = origins.get(f"method.{option}", origins.get("method", ""))
+            has = f"it has {', '.join(known) or 'none'}{hint(option, known)}"
+            raise ValueError(f"{origin}method {method['name']} has no option {option!r}; {has}")
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    inner = value if len(path) == 1 else _put(dict(tree.get(path[0]) or {}), path[1:], value)
+    return tree | {path[0]: inner}
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        tree = _put(tree, name.split("."), value)
+    return tree
+
+
+def _printed(config: TrainConfig, what: str) -> str:
+    skip = {"": (), "skip_default": ("skip_default",), "skip_null": ("skip_null",)}.get(what)
+    if skip is None:
+        raise ValueError(f"--print_config takes skip_default, skip_null or nothing, got {what!r}")
+    default, tree = flat(plain(TrainConfig())), plain(config)
+    if skip:
+        kept = {
+            name: value
+            for name, value in flat(tree).items()
+            if (value is not None if "skip_null" in skip else name not in default or value != default[name])
+        }
+        tree = _nested(kept)
+    return yaml.safe_dump(tree, sort_keys=False)

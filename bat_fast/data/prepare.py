@@ -10,6 +10,7 @@ from typing import Any
 
 from bat_fast.data import sets
 from bat_fast.data.cache import FOLDER, build_cache
+from bat_fast.spelling import meant
 
 
 def names() -> list[str]:
@@ -41,6 +42,7 @@ def prepare(
         OSError: a folder is missing or cannot be written. ValueError: a file or an existing cache is damaged.
     """
     known = _modules()
+    name = meant(name, known) or name
     if name not in known:
         raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
     if workers is not None and workers < 1:

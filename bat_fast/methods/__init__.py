@@ -15,6 +15,7 @@ from typing import Any
 
 from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.options import convert
+from bat_fast.spelling import hint, meant
 
 __all__ = ["Method", "Terms", "create", "names"]
 _GROUP = "bat_fast.methods"
@@ -46,17 +47,18 @@ def create(name: str, /, **options: Any) -> Method:
     """The method ``name`` with its options.
 
     Args:
-        name: one of `names`.
+        name: one of `names`, in any case, with dashes or underscores.
         options: fields of the method; text, as YAML and the command line give it, is converted.
 
     Raises:
         ValueError: an unknown method or option, a wrong value, or two methods of one name.
     """
     own, foreign = _own(), _foreign()
+    name = meant(name, [*own, *foreign]) or name
     if name in own and name in foreign:
         raise ValueError(f"method {name} exists in bat_fast and in {foreign[name].value}: rename the latter")
     if name not in own and name not in foreign:
-        raise ValueError(f"there is no method {name!r}; there are {', '.join(names())}")
+        raise ValueError(f"there is no method {name!r}; there are {', '.join(names())}{hint(name, names())}")
     kind: Any = own[name] if name in own else foreign[name].load()
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise ValueError(f"method {name}: {foreign[name].value} must be a dataclass")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-from bat_fast.ratio import Ratio
+from bat_fast.spelling import hint
+from bat_fast.values import converted
 
 
 def convert(method: str, kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,41 +26,9 @@ def convert(method: str, kind: type, options: Mapping[str, Any]) -> dict[str, An
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             has = ", ".join(known) or "none"
-            raise ValueError(f"method {method} has no option {name!r}; it has {has}{hint}")
-    return {name: _value(f"{method}.{name}", hints[name], value) for name, value in options.items()}
-
-
-def _value(name: str, hint: Any, value: Any) -> Any:
-    if get_origin(hint) is Literal:
-        return choice(name, value, get_args(hint))
-    if hint is bool:
-        return _boolean(name, value)
-    if hint is float or hint is int:
-        return _number(name, hint, value)
-    return value
-
-
-def _boolean(name: str, value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-    return text == "true"
-
-
-def _number(name: str, hint: type[int] | type[float], value: Any) -> float:
-    what = "a whole number" if hint is int else "a number"
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(Ratio(value))
-        if hint is int and not number.is_integer():
-            raise ValueError
-    except (ValueError, TypeError):
-        raise ValueError(f"{name} must be {what}, got {value!r}") from None
-    return hint(number)
+            raise ValueError(f"method {method} has no option {name!r}; it has {has}{hint(name, known)}")
+    return {name: converted(f"{method}.{name}", hints[name], value) for name, value in options.items()}
 
 
 def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

@@ -20,6 +20,8 @@ from bat_fast.models.base import Classifier, Spec
 from bat_fast.models.model_class import located
 from bat_fast.models.normalize import Normalize
 from bat_fast.models.own_model import wrap
+from bat_fast.models.timm_model import has_model
+from bat_fast.spelling import hint
 
 __all__ = ["Classifier", "Normalize", "Spec", "activations", "create", "located", "names", "smooth", "wrap"]
 _GROUP = "bat_fast.models"
@@ -56,6 +58,13 @@ def _split(name: str) -> Iterator[tuple[str, str]]:
     for suffix in activations():
         if re.search(rf"[-_]{suffix}$", name, re.IGNORECASE):
             yield name[: -len(suffix) - 1], suffix
+
+
+def _hint(name: str) -> str:
+    """A suggestion for what is no model: one of ours, or the one that timm has by that name."""
+    if has_model(name.lower()):
+        return f"; did you mean timm:{name.lower()}?"
+    return hint(name, [known.replace("DEPTH_WIDTH", "28_10") for known in names() if ":" not in known])
 
 
 def create(
@@ -101,7 +110,7 @@ def create(
                 activation = suffix
                 break
     if found is None:
-        raise ValueError(f"there is no model {name!r}; there are {', '.join(names())}")
+        raise ValueError(f"there is no model {name!r}; there are {', '.join(names())}{_hint(name)}")
     _activation(activation)  # an unknown one is an error also where the model would not use it
     module, match = found
     spec = Spec(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast import ops
+from bat_fast.spelling import hint, meant
 
 _BETA_RAW = 20.0  # where the paper starts
 
@@ -85,10 +86,11 @@ def activation(name: str) -> Callable[[], nn.Module]:
     Raises:
         ValueError: no such activation.
     """
-    key = name.lower()
+    key = meant(name, activations()) or name
     key = _ALIASES.get(key, key)
     if key not in _FACTORIES:
-        raise ValueError(f"activation: there is no {name!r}; there are {', '.join(activations())}")
+        there = f"{', '.join(activations())}{hint(name, activations())}"
+        raise ValueError(f"activation: there is no {name!r}; there are {there}")
     return _FACTORIES[key]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from bat_fast.models.activation import activation, replace_relu
 from bat_fast.models.base import Classifier, Spec
+from bat_fast.spelling import hint
 
 NAMES = ("timm:NAME",)
 PATTERN = re.compile(r"timm:(.+)")
@@ -65,15 +65,22 @@ class TimmModel(Classifier):
         return logits
 
 
+def has_model(name: str) -> bool:
+    """Whether timm is installed and has a model of that name."""
+    try:
+        import timm
+    except ImportError:
+        return False
+    return timm.is_model(name)
+
+
 def _create(name: str, spec: Spec) -> Any:
     try:
         import timm
     except ImportError:
         raise ImportError('timm models need timm: pip install "bat_fast[train]"') from None
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"timm has no model {name!r}{hint}")
+        raise ValueError(f"timm has no model {name!r}{hint(name, timm.list_models())}")
     options: dict[str, Any] = {"num_classes": spec.num_classes, "in_chans": spec.in_channels}
     published = timm.get_pretrained_cfg(name)
     if spec.image_size is not None and published is not None and published.fixed_input_size:

@@ -7,15 +7,18 @@ import math
 import os
 from dataclasses import asdict
 from datetime import datetime
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from torch import Tensor
 
 from bat_fast._atomic import atomic_text
 from bat_fast.config import TrainConfig
 from bat_fast.ratio import Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
@@ -45,9 +48,18 @@ _FREE = (  # may change when a run is resumed
 class RunFolder:
     """``config.yaml``, ``classes.txt``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``,
     ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path; and
-    ``label_noise.csv`` where labels are wrong on purpose."""
+    ``label_noise.csv`` where labels are wrong on purpose.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        numbered: where `open` finds the folder taken, it takes the next free of PATH-2, PATH-3, ...
+    """
+
+    def __init__(self, path: Path, *, numbered: bool = False) -> None:
+        self._numbered = numbered
+        self._name_files(path)
+
+    def _name_files(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
@@ -60,9 +72,9 @@ class RunFolder:
         self.last = path / "checkpoints" / "last.pt"
 
     @staticmethod
-    def default_path(name: str) -> Path:
-        """``runs/NAME-DATE-TIME``."""
-        return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    def default_path(name: str, seed: int = 0) -> Path:
+        """``runs/NAME-DATE-TIME-sSEED``."""
+        return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-s{seed}"
 
     def open(self, config: TrainConfig, *, resume: bool) -> None:
         """Create the folder for a new run, or accept the one of the run to resume.
@@ -71,6 +83,8 @@ class RunFolder:
             FileExistsError: something is there already and ``resume`` is off.
             ValueError: the run there was started with another configuration.
         """
+        if self._numbered and not resume:
+            self._claim()
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file; give another folder with --out")
         if not resume and self.path.exists() and any(self.path.iterdir()):
@@ -84,6 +98,18 @@ class RunFolder:
         else:
             text = yaml.safe_dump(plain(config), sort_keys=False)
             atomic_text(self.config, text)
+
+    def _claim(self) -> None:
+        """Take the first free number; mkdir decides between runs that begin at the same moment."""
+        for number in count(1):
+            path = self.path if number == 1 else self.path.with_name(f"{self.path.name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            self._name_files(path)
+            self._numbered = False
+            return
 
     def rows(self) -> list[dict[str, Any]]:
         """The complete lines of ``metrics.jsonl``, one per epoch."""

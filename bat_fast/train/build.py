@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from bat_fast import data, methods, models
 from bat_fast.attacks import PGD
 from bat_fast.config import TrainConfig, settled
-from bat_fast.device import layout
+from bat_fast.config.limits import check as check_limits
+from bat_fast.config.limits import check_images, in_fractions
+from bat_fast.device import check_name, layout
 from bat_fast.runs.model_file import GIVEN, build_model
 from bat_fast.runs.weights import put_weights, read_weights
 from bat_fast.train.feed import Feed
@@ -23,46 +25,9 @@ _CURRICULUM = ("targets", "clean_start", "warmup", "first_steps")  # of the trai
 
 
 def check(config: TrainConfig) -> None:
-    """Raise ValueError naming the first setting that is out of its range."""
-    least = {
-        "epochs": (config.epochs, 1),
-        "batch_size": (config.batch_size, 1),
-        "seed": (config.seed, 0),
-        "eval.batch_size": (config.eval.batch_size, 1),
-        "eval.every": (config.eval.every, 1),
-        "optim.awp": (config.optim.awp, 0),
-        "optim.micro_batches": (config.optim.micro_batches, 1),
-        "checkpoint_every": (config.checkpoint_every, 0),
-        "data.workers": (config.data.workers or 0, 0),
-    }
-    for name, (value, low) in least.items():
-        if value < low:
-            raise ValueError(f"{name} must be at least {low}, got {value}")
-    shares = {
-        "attack.clean_start": config.attack.clean_start,
-        "attack.warmup": config.attack.warmup,
-        "optim.label_smoothing": config.optim.label_smoothing,
-        "optim.awp_start": config.optim.awp_start,
-        "optim.average_decay": config.optim.average_decay,
-        "optim.average_start": config.optim.average_start,
-        "data.label_noise.rate": config.data.label_noise.rate,
-    }
-    for name, share in shares.items():
-        if not 0.0 <= share <= 1.0:
-            raise ValueError(f"{name} must be in [0, 1], got {share}")
-    if config.attack.first_steps is not None and not config.attack.warmup:
-        raise ValueError("attack.first_steps needs attack.warmup, the fraction of the run that it rises over")
-    if config.optim.micro_batches > config.batch_size:
-        raise ValueError(
-            f"optim.micro_batches, the number of parts of a batch, must be at most batch_size = "
-            f"{config.batch_size}, got {config.optim.micro_batches}"
-        )
-    if config.optim.clip is not None and not config.optim.clip > 0:
-        raise ValueError(f"optim.clip must be > 0, got {config.optim.clip}")
-    if config.attack.first_steps is not None and config.attack.first_steps < 0:
-        raise ValueError(f"attack.first_steps must be at least 0, got {config.attack.first_steps}")
-    if "name" not in config.method:
-        raise ValueError("method.name is missing")
+    """Raise ValueError naming the first setting that is out of its range (`bat_fast.config.limits`)."""
+    check_limits(config)
+    check_name(config.device)
 
 
 def architecture(config: TrainConfig, shape: data.Shape, given: nn.Module | None = None) -> dict[str, Any]:
@@ -161,6 +126,7 @@ def parts(
     Raises:
         ValueError: a setting is out of range, or does not fit the others.
     """
+    check_images(config, shape.image_size)
     built = architecture(config, shape, model)
     if model is None:
         torch.manual_seed(config.seed)
@@ -174,7 +140,8 @@ def parts(
         method.prepare(samples, built["num_classes"], device)
     attack = build_attack(config, method, model)
     optimizer = build_optimizer(config, model)
-    step = TrainStep(model, method, attack, optimizer, config.attack, config.optim)
+    run = in_fractions(config)
+    step = TrainStep(model, method, attack, optimizer, run.attack, run.optim)
     return Parts(built, model, method, attack, optimizer, step, build_average(config, model))
 
 

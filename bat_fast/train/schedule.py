@@ -13,7 +13,8 @@ def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
     """The learning rate of ``step`` (0-based) in a run of ``total_steps``.
 
     A function of its arguments alone, so a resumed run needs no scheduler state. ``milestones`` and
-    ``warmup`` are fractions of the run; ``cyclic`` peaks at 40% of it, as in Wong et al. 2020.
+    ``warmup`` are fractions of the run here (`bat_fast.config.limits.in_fractions`); ``cyclic`` peaks at 40%
+    of it, as in Wong et al. 2020.
     """
     progress = (step + 0.5) / total_steps
     rise = min(1.0, (step + 1) / (optim.warmup * total_steps)) if optim.warmup > 0 else 1.0

@@ -13,6 +13,7 @@ from torch import nn
 from bat_fast import data
 from bat_fast.attacks import report_labels
 from bat_fast.config import TrainConfig, settled
+from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
 from bat_fast.report.curves import draw_curves
 from bat_fast.report.progress import Progress
@@ -44,7 +45,7 @@ class Trainer:
 
     Args:
         config: the settings.
-        out: the run folder (`RunFolder`).
+        out: the run folder.
         resume: continue from ``checkpoints/last.pt``; starts from scratch where there is none.
         progress: draw a progress bar when stdout is a terminal; else one line per epoch.
         splits: the data, instead of those that ``config.data`` names.
@@ -60,7 +61,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        out: Path,
+        out: Path | RunFolder,
         *,
         resume: bool = False,
         progress: bool = True,
@@ -70,7 +71,9 @@ class Trainer:
     ) -> None:
         build.check(config)
         self.config = config = settled(config)
-        self.folder, self.progress = RunFolder(Path(out)), progress
+        self.optim = in_fractions(config).optim
+        self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
+        self.progress = progress
         self.device, self.observers = pick_device(config.device), tuple(observers)
         set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.feed = Feed(config, self.device, splits)
@@ -125,7 +128,7 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
-        config, average = self.config, self.parts.average
+        config, optim, average = self.config, self.optim, self.parts.average
         done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
         meter = self._begin_epoch(epoch)
         progress.start_epoch(epoch + 1, self.loader.position)
@@ -134,11 +137,11 @@ class Trainer:
         rate = self.parts.optimizer.param_groups[0]["lr"]
         with Interruption() as interruption:
             for number, batch in enumerate(self.loader, epoch * len(self.loader) + self.loader.position):
-                rate = learning_rate(config.optim, number, total_steps)
+                rate = learning_rate(optim, number, total_steps)
                 for group in self.parts.optimizer.param_groups:
                     group["lr"] = rate
-                terms = self.step(batch, epoch, meter, awp=done >= config.optim.awp_start)
-                if average is not None and done >= config.optim.average_start:
+                terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
+                if average is not None and done >= optim.average_start:
                     average.update_parameters(self.model)
                 meter.add(terms, len(batch.y))
                 for observer in self.observers:

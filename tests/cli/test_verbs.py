@@ -86,6 +86,37 @@ BAD = {
     "unknown method option": (["train", "--recipe", "digits-bat", "--method.alhpa", "1"], "alhpa"),
     "unknown data": (["train", "--data.name", "digit"], "digit"),
     "out of range": (["train", "--recipe", "digits-bat", "--attack.eps", "-1"], "eps"),
+    "recipe in capitals": (["train", "--recipe", "DIGITS-BT"], "did you mean digits-bat? `bat-fast recipes`"),
+    "unknown setting": (["train", "--attack.stepz", "3"], "did you mean --attack.steps?"),
+    "without its group": (["train", "--momentum", "0"], "did you mean --optim.momentum?"),
+    "unknown option of the run": (["train", "--recpe", "x"], "did you mean --recipe?"),
+    "abbreviation": (["train", "--epoch", "2"], "did you mean --epochs?"),
+    "no value": (["train", "--epochs", "--seed", "2"], "--epochs: expected one argument"),
+    "no option": (["train", "digits-bat"], "settings are written --NAME VALUE"),
+    "misspelt verb": (["trian"], "did you mean train?"),
+    "misspelt method": (["train", "--method", "trade"], "did you mean trades?"),
+    "misspelt data": (["train", "--data", "cifar-11"], "did you mean cifar10?"),
+    "misspelt model": (["train", "--model", "preactresnet20"], "did you mean preactresnet"),
+    "model of timm": (["train", "--model", "resnet18"], "did you mean timm:resnet18?"),
+    "misspelt activation": (["train", "--model.activation", "sofplus"], "did you mean softplus?"),
+    "misspelt word": (["train", "--data.loader", "dalli"], "did you mean dali?"),
+    "misspelt choice": (["eval", "nowhere", "--split", "tst"], "did you mean test?"),
+    "misspelt option": (["eval", "nowhere", "--spilt", "test"], "did you mean --split?"),
+    "misspelt bench": (["bench", "--secnds", "2"], "did you mean --seconds?"),
+    "misspelt data set": (["prepare", "tiny_imgnet", "."], "did you mean tiny-imagenet?"),
+    "misspelt help": (["help", "optim.milestnes"], "did you mean optim.milestones?"),
+    "a word, not a union": (
+        ["train", "--optim.precision", "fp8"],
+        "optim.precision must be one of fp32, bf16, null, got 'fp8'",
+    ),
+    "negative fraction": (
+        ["train", "--attack.eps", "-1/255"],
+        "attack.eps must be in [0, 1] for linf, got -1/255",
+    ),
+    "negative eval": (["eval", "nowhere", "--eps", "-1/255"], "nowhere"),
+    "other device": (["train", "--recipe", "digits-bat", "--device", "mps"], "this machine has cpu"),
+    "a number for a method": (["train", "--method", "3"], "method must be names with values"),
+    "print what": (["train", "--print_config=colours"], "skip_default"),
     "resume without folder": (["train", "--resume"], "--out"),
     "nothing to resume": (["train", "--resume", "--out", "nowhere"], "no run to resume"),
     "no device": (["train", "--recipe", "digits-bat", "--device", "cuda:99"], "cuda:99"),
@@ -128,11 +159,11 @@ def test_failure_is_status_1(monkeypatch, capsys):
     assert capsys.readouterr().err == "bat-fast: error: RuntimeError: the disk is on fire\n"
 
 
-@pytest.mark.parametrize("package", ["jsonargparse", "matplotlib", "rich"])
+@pytest.mark.parametrize("package", ["yaml", "matplotlib", "rich"])
 def test_a_missing_package_is_one_line(package, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
-    for module in [name for name in sys.modules if name.startswith("bat_fast.cli.settings")]:
+    for module in [name for name in sys.modules if name.startswith("bat_fast.cli.s")]:
         monkeypatch.delitem(sys.modules, module)
     assert main(TINY) == 1
     captured = capsys.readouterr()

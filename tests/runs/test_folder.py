@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -68,4 +69,22 @@ def test_lines_are_json_even_with_nan(tmp_path):
 
 
 def test_default_path():
-    assert RunFolder.default_path("digits-bat").match("runs/digits-bat-*-*")
+    assert RunFolder.default_path("digits-bat", 3).match("runs/digits-bat-*-*-s3")
+
+
+def test_runs_that_begin_at_one_moment_get_a_folder_each(tmp_path):
+    path = tmp_path / "runs" / "name"
+    folders = [RunFolder(path, numbered=True) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda folder: folder.open(CONFIG, resume=False), folders))
+    names = ["name", *(f"name-{number}" for number in range(2, 9))]
+    assert sorted(folder.path.name for folder in folders) == sorted(names)
+    for folder in folders:
+        assert folder.config.exists()
+        assert folder.best.parent.parent == folder.path
+
+
+def test_a_named_folder_is_not_numbered(tmp_path):
+    RunFolder(tmp_path / "name").open(CONFIG, resume=False)
+    with pytest.raises(FileExistsError, match="not empty"):
+        RunFolder(tmp_path / "name").open(CONFIG, resume=False)

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+import yaml
 
 from bat_fast import AttackLoss
 from bat_fast.attacks import PGD, random_targets
-from bat_fast.config import AttackConfig, OptimConfig, Ratio
+from bat_fast.config import AttackConfig, OptimConfig, Ratio, TrainConfig
 from bat_fast.methods import create
 from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train import Trainer
@@ -158,10 +159,10 @@ def test_a_method_sets_options_of_the_attack(small):
     ("part", "changes", "message"),
     [
         ("optim", {"clip": 0.0}, r"optim\.clip must be > 0"),
-        ("optim", {"awp": -1.0}, r"optim\.awp must be at least 0"),
-        ("optim", {"label_smoothing": 1.5}, r"optim\.label_smoothing must be in \[0, 1\]"),
-        ("optim", {"average_start": -0.1}, r"optim\.average_start must be in \[0, 1\]"),
-        ("attack", {"warmup": 2.0}, r"attack\.warmup must be in \[0, 1\]"),
+        ("optim", {"awp": -1.0}, r"optim\.awp must be in \[0, 1\], got -1"),
+        ("optim", {"label_smoothing": 1.5}, r"optim\.label_smoothing must be in \[0, 1\)"),
+        ("optim", {"average_start": -0.1}, r"optim\.average_start must be a fraction of the run in \[0, 1\]"),
+        ("attack", {"warmup": 200}, r"attack\.warmup must be a fraction of the run in \[0, 1\], or epochs"),
         ("attack", {"clean_start": -1.0}, r"attack\.clean_start must be in \[0, 1\]"),
     ],
 )
@@ -186,3 +187,36 @@ def test_smoothing_needs_the_logits(small, tmp_path):
     run.step.method = Silent()
     with pytest.raises(TypeError, match=r"optim\.label_smoothing: the method does not say"):
         run.fit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("epochs", "fractions"),
+    [
+        ({"milestones": (2, 3)}, {"milestones": (0.5, 0.75)}),
+        ({"warmup": 2}, {"warmup": 0.5}),
+        ({"awp": 0.01, "awp_start": 2}, {"awp": 0.01, "awp_start": 0.5}),
+        ({"average": "ema", "average_start": 2}, {"average": "ema", "average_start": 0.5}),
+    ],
+    ids=["milestones", "warmup", "awp", "average"],
+)
+def test_epochs_train_what_fractions_train(small, tmp_path, epochs, fractions):
+    weights = []
+    for number, optim in enumerate((epochs, fractions)):
+        out = tmp_path / str(number)
+        run = trainer(small, out, epochs=4, optim=OptimConfig(lr=0.05, **optim))
+        run.fit()
+        assert TrainConfig(**yaml.safe_load(run.folder.config.read_text())).optim == run.config.optim
+        assert run.config.optim == OptimConfig(lr=0.05, **optim)  # recorded as written
+        weights.append(torch.cat([p.detach().flatten() for p in run.evaluated.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_the_warmup_of_the_attack_may_be_epochs(small, tmp_path):
+    config = AttackConfig(eps=Ratio("0.1"), steps=4, warmup=2, first_steps=0)
+    run = trainer(small, tmp_path, epochs=4, attack=config)
+    steps = []
+    for epoch in range(4):
+        run.step.set_progress(epoch / 4)
+        steps.append(run.step.attack.steps)
+    assert steps == [0, 2, 4, 4]

@@ -145,7 +145,7 @@ def test_a_diverged_run_stops_and_names_the_last_good_checkpoint(small, tmp_path
         ({"data": DataConfig(name="digit")}, "digit"),
         ({"model": ModelConfig(name="cnn")}, "cnn"),
         ({"model": ModelConfig(num_classes=3)}, r"model\.num_classes is 3, but digits has 10"),
-        ({"optim": OptimConfig(lr=-1.0)}, "learning rate"),
+        ({"optim": OptimConfig(lr=-1.0)}, r"optim\.lr must be > 0"),
     ],
 )
 def test_bad_settings_are_clear_and_leave_nothing_behind(small, tmp_path, changes, message):

@@ -16,8 +16,6 @@ _IMAGES = 1000
 def run(words: list[str]) -> None:
     """Measure attack and training step, or the largest batch, and print what was found."""
     from bat_fast.cli.settings import read_command, read_run
-    from bat_fast.measure.speed import measure_speed
-    from bat_fast.report.speed_table import print_speed
 
     parser = _parser()
     options, settings = parser.parse_known_args(words)
@@ -25,10 +23,17 @@ def run(words: list[str]) -> None:
         raise ValueError("--images goes with --run")
     if options.images is not None and options.images < 1:
         raise ValueError(f"--images must be at least 1, got {options.images}")
-    config = read_command(settings).config if options.run is None else read_run(options.run, settings)
+    also = parser.options()
+    if options.run is None:
+        config = read_command(settings, also).config
+    else:
+        config = read_run(options.run, settings, also)
     if options.largest_batch or options.memory:
         _largest_batch(parser, options, config)
         return
+    from bat_fast.measure.speed import measure_speed
+    from bat_fast.report.speed_table import print_speed
+
     found = measure_speed(
         config,
         engines=options.engines,

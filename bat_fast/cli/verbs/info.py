@@ -11,11 +11,11 @@ SUMMARY = "versions, devices, and which operators run natively"
 
 def run(words: list[str]) -> None:
     """Print what this installation is made of."""
-    from bat_fast.report.info import collect_info, print_info
-
     parser = Parser("info", "Versions, devices, and which operators run natively.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     as_json = parser.parse_args(words).json
+    from bat_fast.report.info import collect_info, print_info
+
     info = collect_info()
     if as_json:
         print(json.dumps(info, indent=2))

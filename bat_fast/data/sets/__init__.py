@@ -18,6 +18,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
+from bat_fast.spelling import hint, meant
+
 _GROUP = "bat_fast.data"
 
 
@@ -35,17 +37,20 @@ def names() -> list[str]:
 
 
 def find(name: str) -> ModuleType:
-    """The module of data set ``name``.
+    """The module of data set ``name``, in any case, with dashes or underscores.
 
     Raises:
         ValueError: no such data set, two of one name, or a module of another package without ``load``.
     """
     own, foreign = _own(), _foreign()
+    name = meant(name, [*own, *foreign]) or name
     if name in own and name in foreign:
         other = foreign[name].value
         raise ValueError(f"data set {name} exists in bat_fast and in {other}: rename the latter")
     if name not in own and name not in foreign:
-        raise ValueError(f"there is no data set {name!r}; there are {', '.join(names())}")
+        raise ValueError(
+            f"there is no data set {name!r}; there are {', '.join(names())}{hint(name, names())}"
+        )
     if name in own:
         return import_module(f"{__name__}.{name}")
     module: ModuleType = foreign[name].load()

@@ -10,72 +10,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from bat_fast.config.data import AugmentConfig as AugmentConfig
+from bat_fast.config.data import DataConfig as DataConfig
+from bat_fast.config.data import ExtraConfig as ExtraConfig
+from bat_fast.config.data import LabelNoiseConfig as LabelNoiseConfig
 from bat_fast.ratio import Ratio as Ratio
+from bat_fast.values import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelNoiseConfig:
-    """Wrong labels in the training split, for experiments on memorisation. val and test stay clean."""
-
-    kind: Literal["symmetric", "nearest"] = "symmetric"
-    """New label: any class by chance (the true one too), or the other class with the nearest mean image."""
-    rate: Ratio = Ratio("0")
-    """Share of the training samples that are drawn, in [0, 1]."""
-    seed: int = 0
-    """Which samples, and which labels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """What is done to training images, the same for every loader, device and number of ranks."""
-
-    pad: int = 0
-    """Random crop after padding by so many pixels."""
-    flip: bool = False
-    """Mirror half of the images."""
-    padding: Literal["zero", "reflect"] = "zero"
-    """What the padding shows."""
-    cutout: int = 0
-    """Side of a square of zeros (DeVries and Taylor 2017)."""
-    resized_crop: bool = False
-    """Random area and aspect ratio, resized; for image files larger than the training images."""
-    rand_augment: int = 0
-    """Operations of RandAugment (Cubuk et al. 2020), magnitude 9; in the workers of the torch loader."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtraConfig:
-    """Additional training images, generated or pseudo-labelled, mixed into every batch."""
-
-    path: str | None = None
-    """File with ``image`` [M, H, W, C] uint8 and ``label`` [M] or [M, K]: .npz or .safetensors."""
-    share: Ratio = Ratio("0.7")
-    """Share of each batch, in (0, 1); Gowal et al. 2021 use 0.7 to 0.8."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images, from where, and what is done to them."""
-
-    name: str = "digits"
-    """Name of the data set."""
-    root: str | None = None
-    """Folder of its files."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options of that data set, such as ``val``, the images that validate."""
-    loader: Literal["auto", "resident", "dali", "torch"] = "auto"
-    """Where batches come from; ``auto`` takes the fastest that there is."""
-    workers: int | None = None
-    """Threads or processes that decode; None is one for each core."""
-    on_corrupt: Literal["error", "skip"] = "error"
-    """What happens to an image that cannot be decoded."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    extra: ExtraConfig = field(default_factory=ExtraConfig)
-    label_noise: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings, place="model"):
     """The network."""
 
     name: str = "small_cnn"
@@ -96,7 +40,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackConfig:
+class AttackConfig(Settings, place="attack"):
     """The attack that finds the images to train on: arguments of `bat_fast.PGD`, and a curriculum."""
 
     eps: Ratio = Ratio("8/255")
@@ -120,13 +64,14 @@ class AttackConfig:
     clean_start: float = 0.0
     """Share of the batches whose attack starts at the image in spite of random_start."""
     warmup: float = 0.0
-    """Curriculum: fraction of the run over which radius and step rise linearly to their values."""
+    """Curriculum: part of the run over which radius and step rise linearly to their values: a fraction, or
+    epochs where it is above 1."""
     first_steps: int | None = None
     """Curriculum: number of steps in the first epoch, rising to ``steps`` over ``warmup``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Settings, place="optim"):
     """Stochastic gradient descent, the optimiser of all the published systems of the family."""
 
     lr: float = 0.1
@@ -138,11 +83,11 @@ class OptimConfig:
     schedule: Literal["constant", "multistep", "cosine", "cyclic"] = "multistep"
     """Learning rate over the run; ``cyclic`` rises to lr and falls to 0, linearly."""
     milestones: tuple[float, ...] = (0.5, 0.75)
-    """Fractions of the run at which ``multistep`` multiplies the rate by gamma."""
+    """Where ``multistep`` multiplies the rate by gamma: fractions of the run, or epochs where above 1."""
     gamma: float = 0.1
     """Factor of ``multistep``."""
     warmup: float = 0.0
-    """Fraction of the run with a linear rise of the rate from 0."""
+    """Part of the run with a linear rise of the rate from 0: a fraction, or epochs where it is above 1."""
     precision: Literal["fp32", "bf16"] | None = None
     """Autocast of the forward and backward pass of the weights; losses and updates stay in float32. None is
     what ``speed`` says."""
@@ -158,17 +103,17 @@ class OptimConfig:
     awp: float = 0.0
     """Radius of adversarial weight perturbation (Wu et al. 2020), relative to each layer's norm; 0 is off."""
     awp_start: float = 0.0
-    """Fraction of the run after which the weights are perturbed."""
+    """Part of the run after which the weights are perturbed: a fraction, or epochs where it is above 1."""
     average: Literal["none", "ema", "swa"] = "none"
     """Average of the weights that is validated, tested and saved: exponential or equal (SWA)."""
     average_decay: float = 0.995
     """Decay of the exponential average, per step."""
     average_start: float = 0.0
-    """Fraction of the run after which averaging begins."""
+    """Part of the run after which averaging begins: a fraction, or epochs where it is above 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(Settings, place="eval"):
     """How validation and the final test judge the model."""
 
     val_steps: int = 10
@@ -187,7 +132,7 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CudaConfig:
+class CudaConfig(Settings, place="cuda"):
     """How torch computes on a GPU; a CPU has none of it."""
 
     tf32: bool | None = None
@@ -199,7 +144,7 @@ class CudaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Everything that decides what a training run does."""
 
     epochs: int = 110
@@ -223,6 +168,11 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cuda: CudaConfig = field(default_factory=CudaConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, str):  # a name alone, as model and data have it too
+            object.__setattr__(self, "method", {"name": self.method})
+        super().__post_init__()
 
 
 def settled(config: TrainConfig) -> TrainConfig:

@@ -1,0 +1,173 @@
+"""The range of every setting, in one table, and the units: pixels in [0, 1], parts of a run.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bat_fast.config import TrainConfig
+
+PART_OF_RUN = "a fraction of the run in [0, 1], or epochs above 1"
+"""Of a setting that is a fraction of the run, or a number of epochs where it is above 1."""
+BALL = "pixels"
+"""Of a length in pixels that are scaled to [0, 1]: at most 1 in linf, at most `L2_MOST` in l2."""
+L2_MOST = 32.0
+"""Beyond what any ball of the literature has, and beneath what one meant in 255ths would have."""
+
+LIMITS = {
+    "epochs": "[1, inf)",
+    "batch_size": "[1, inf)",
+    "seed": "[0, inf)",
+    "checkpoint_every": "[0, inf)",
+    "data.workers": "[0, inf)",
+    "data.augment.pad": "[0, inf)",
+    "data.augment.cutout": "[0, inf)",
+    "data.augment.rand_augment": "[0, inf)",
+    "data.extra.share": "(0, 1)",
+    "data.label_noise.rate": "[0, 1]",
+    "data.label_noise.seed": "[0, inf)",
+    "model.num_classes": "[2, inf)",
+    "attack.eps": BALL,
+    "attack.step_size": BALL,
+    "attack.steps": "[0, inf)",
+    "attack.clean_start": "[0, 1]",
+    "attack.warmup": PART_OF_RUN,
+    "attack.first_steps": "[0, inf)",
+    "optim.lr": "(0, inf)",
+    "optim.momentum": "[0, 1)",
+    "optim.weight_decay": "[0, 1]",
+    "optim.milestones": PART_OF_RUN,
+    "optim.gamma": "(0, 1]",
+    "optim.warmup": PART_OF_RUN,
+    "optim.micro_batches": "[1, inf)",
+    "optim.label_smoothing": "[0, 1)",
+    "optim.clip": "(0, inf)",
+    "optim.awp": "[0, 1]",
+    "optim.awp_start": PART_OF_RUN,
+    "optim.average_decay": "[0, 1)",
+    "optim.average_start": PART_OF_RUN,
+    "eval.val_steps": "[0, inf)",
+    "eval.test_steps": "[0, inf)",
+    "eval.step_size": BALL,
+    "eval.batch_size": "[1, inf)",
+    "eval.every": "[1, inf)",
+}
+"""Setting -> interval of its numbers; None is allowed where the type has it."""
+
+
+def allowed(name: str) -> str:
+    """The range of setting ``name`` in words; empty where any value of its type will do."""
+    limit = LIMITS.get(name, "")
+    if limit == BALL:
+        return f"{'>' if name.endswith('step_size') else '>='} 0, at most 1 in linf and {L2_MOST:g} in l2"
+    return limit if limit == PART_OF_RUN else _words(limit) if limit else ""
+
+
+def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """The settings that are out of their range, or do not fit each other: each by its name, and one line."""
+    for name, limit in LIMITS.items():
+        value: Any = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        for number in value if isinstance(value, tuple) else [value]:
+            fault = None if number is None else _fault(config, name, limit, number)
+            if fault is not None:
+                yield name, f"{name} must be {fault}"
+    attack, optim = config.attack, config.optim
+    if attack.first_steps is not None and not attack.warmup:
+        yield (
+            "attack.first_steps",
+            "attack.first_steps needs attack.warmup, the part of the run that it rises over",
+        )
+    if optim.micro_batches > config.batch_size:
+        yield (
+            "optim.micro_batches",
+            f"optim.micro_batches, the number of parts of a batch, must be at most batch_size = "
+            f"{config.batch_size}, got {optim.micro_batches}",
+        )
+    if "name" not in config.method:
+        yield "method", "method.name is missing: the method that trains"
+
+
+def check(config: TrainConfig) -> None:
+    """Raise ValueError about the first of the `problems`."""
+    for _, message in problems(config):
+        raise ValueError(message)
+
+
+def check_images(config: TrainConfig, size: int) -> None:
+    """Raise ValueError where the augmentation does not fit images of ``size`` pixels."""
+    augment = config.data.augment
+    for name, value, most in (("pad", augment.pad, size - 1), ("cutout", augment.cutout, size)):
+        if value > most:
+            raise ValueError(
+                f"data.augment.{name} is in pixels and must be at most {most}, because the images have "
+                f"{size}x{size}, got {value}"
+            )
+
+
+def _fault(config: TrainConfig, name: str, limit: str, value: float) -> str | None:
+    """What ``value`` must be, what it is, and what to write instead; None where it is right."""
+    if limit == BALL:
+        return _ball_fault(config, name, value)
+    if limit == PART_OF_RUN:
+        if 0 <= value <= max(1, config.epochs):
+            return None
+        return f"a fraction of the run in [0, 1], or epochs up to {config.epochs}, got {value:g}"
+    low, high = _ends(limit)
+    inside = low <= value <= high and math.isfinite(value)
+    if inside and not (value == low and limit[0] == "(") and not (value == high and limit[-1] == ")"):
+        return None
+    return f"{_words(limit)}, got {value}"
+
+
+def _ball_fault(config: TrainConfig, name: str, value: float) -> str | None:
+    norm, is_step = config.attack.norm, name.endswith("step_size")
+    most = 1.0 if norm == "linf" else L2_MOST
+    if 0 <= value <= most and not (is_step and value == 0):
+        return None
+    if is_step and value == 0:
+        return "> 0, got 0; leave it out for a quarter of the radius"
+    units = f"; pixels are in [0, 1]: write {value:g}/255" if most < value <= 255 * most else ""
+    return f"in {'(' if is_step else '['}0, {most:g}] for {norm}, got {value}{units}"
+
+
+def _ends(limit: str) -> tuple[float, float]:
+    low, high = limit[1:-1].split(",")
+    return float(low), float(high)
+
+
+def _words(limit: str) -> str:
+    low, high = _ends(limit)
+    if math.isfinite(high):
+        return f"in {limit}"
+    return f"> {low:g}" if limit[0] == "(" else f"at least {low:g}"
+
+
+def in_fractions(config: TrainConfig) -> TrainConfig:
+    """``config`` with fractions of the run in place of epochs, where it says when something happens.
+
+    Such a setting is a fraction in [0, 1], or a number of epochs above 1. The run folder records it as
+    written; what trains reads fractions.
+    """
+
+    def part(value: float) -> float:
+        return value / config.epochs if value > 1 else value
+
+    attack, optim = config.attack, config.optim
+    return replace(
+        config,
+        attack=replace(attack, warmup=part(attack.warmup)),
+        optim=replace(
+            optim,
+            milestones=tuple(map(part, optim.milestones)),
+            warmup=part(optim.warmup),
+            awp_start=part(optim.awp_start),
+            average_start=part(optim.average_start),
+        ),
+    )
