@@ -72,14 +72,22 @@ class AttackConfig(Settings, place="attack"):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Settings, place="optim"):
-    """Stochastic gradient descent, the optimiser of all the published systems of the family."""
+    """How the weights move: stochastic gradient descent in all the published systems of the family."""
 
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    """The optimiser."""
     lr: float = 0.1
-    """Peak learning rate."""
+    """Peak learning rate; ``adam`` and ``adamw`` need one of about 0.001."""
     momentum: float = 0.9
-    """Momentum."""
+    """Momentum; the first beta of ``adam`` and ``adamw``."""
+    nesterov: bool = False
+    """Nesterov's momentum, of ``sgd``."""
+    beta2: float = 0.999
+    """Decay of the squared gradients in ``adam`` and ``adamw``."""
     weight_decay: float = 5e-4
-    """L2 penalty on all parameters."""
+    """L2 penalty on all parameters; ``adamw`` shrinks them instead."""
+    decay: Literal["all", "weights"] = "all"
+    """What weight_decay is for: all parameters, as published, or not those of norms, nor biases."""
     schedule: Literal["constant", "multistep", "cosine", "cyclic"] = "multistep"
     """Learning rate over the run; ``cyclic`` rises to lr and falls to 0, linearly."""
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -126,6 +134,8 @@ class EvalConfig(Settings, place="eval"):
     """Images at a time."""
     every: int = 1
     """Epochs between validations."""
+    patience: int = 0
+    """Early stopping: epochs without a better validation after which the run ends; 0 never ends it."""
     on_collapse: Literal["warn", "stop", "restore"] = "warn"
     """When single-step training falls into catastrophic overfitting: only say so, end the run, or go on from
     the weights of the best epoch."""

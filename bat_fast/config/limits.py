@@ -19,6 +19,8 @@ BALL = "pixels"
 L2_MOST = 32.0
 """Beyond what any ball of the literature has, and beneath what one meant in 255ths would have."""
 
+_SGD_RATE = 0.05  # from here on Adam diverges on every network of this family
+
 LIMITS = {
     "epochs": "[1, inf)",
     "batch_size": "[1, inf)",
@@ -40,6 +42,7 @@ LIMITS = {
     "attack.first_steps": "[0, inf)",
     "optim.lr": "(0, inf)",
     "optim.momentum": "[0, 1)",
+    "optim.beta2": "[0, 1)",
     "optim.weight_decay": "[0, 1]",
     "optim.milestones": PART_OF_RUN,
     "optim.gamma": "(0, 1]",
@@ -56,6 +59,7 @@ LIMITS = {
     "eval.step_size": BALL,
     "eval.batch_size": "[1, inf)",
     "eval.every": "[1, inf)",
+    "eval.patience": "[0, inf)",
 }
 """Setting -> interval of its numbers; None is allowed where the type has it."""
 
@@ -89,6 +93,16 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
             "optim.micro_batches",
             f"optim.micro_batches, the number of parts of a batch, must be at most batch_size = "
             f"{config.batch_size}, got {optim.micro_batches}",
+        )
+    if optim.name != "sgd" and optim.lr >= _SGD_RATE:
+        yield "optim.lr", f"optim.lr is {optim.lr:g}, which is for sgd; {optim.name} needs about 0.001"
+    if optim.nesterov and not (optim.name == "sgd" and optim.momentum):
+        yield "optim.nesterov", "optim.nesterov needs optim.name sgd and a momentum above 0"
+    if 0 < config.eval.patience < config.eval.every:
+        yield (
+            "eval.patience",
+            f"eval.patience is in epochs and must be at least eval.every = {config.eval.every}, got "
+            f"{config.eval.patience}",
         )
     if "name" not in config.method:
         yield "method", "method.name is missing: the method that trains"

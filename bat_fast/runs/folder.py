@@ -37,10 +37,14 @@ def _plain(value: Any) -> Any:
 
 
 _FREE = (  # may change when a run is resumed
+    "epochs",
     "device",
     "checkpoint_every",
     "data.root",
     "data.workers",
+    "data.loader",
+    "eval.batch_size",
+    "model.init",
     "optim.grad_checkpointing",
 )
 
@@ -81,7 +85,8 @@ class RunFolder:
 
         Raises:
             FileExistsError: something is there already and ``resume`` is off.
-            ValueError: the run there was started with another configuration.
+            ValueError: the run there was started with another configuration; the number of epochs may differ,
+            which `Trainer` looks at.
         """
         if self._numbered and not resume:
             self._claim()
@@ -96,8 +101,11 @@ class RunFolder:
         if self.config.exists():
             check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path)
         else:
-            text = yaml.safe_dump(plain(config), sort_keys=False)
-            atomic_text(self.config, text)
+            self.write_config(config)
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write ``config.yaml``."""
+        atomic_text(self.config, yaml.safe_dump(plain(config), sort_keys=False))
 
     def _claim(self) -> None:
         """Take the first free number; mkdir decides between runs that begin at the same moment."""

@@ -30,6 +30,7 @@ def results_of(
     metrics = {name: value for name, value in best.items() if name.startswith(("val/", "train/"))} | test
     for name, pool in (("img_s", _mean), ("attack_ms", _mean), ("peak_mem_mib", max)):
         metrics[f"perf/{name}"] = pool([row[f"perf/{name}"] for row in rows])
+    metrics["perf/train_s"] = sum(row.get("perf/epoch_s", 0.0) for row in rows)  # older runs have none
     return {
         "metrics": metrics,
         "config": plain(config),

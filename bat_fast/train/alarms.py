@@ -12,6 +12,8 @@ from bat_fast.batch import Batch
 from bat_fast.evaluate import evaluate
 from bat_fast.train.feed import Feed
 
+_BEGUN = 3  # epochs
+_STUCK = 2.5  # times chance
 _GAP = 0.15  # in accuracy: less than that is noise in a batch of a few hundred images
 
 
@@ -82,6 +84,24 @@ def label_alarm(feed: Feed, row: dict[str, Any], split: str) -> str | None:
     learnt = max((row[name] for name in trusted if name in row), default=0.0)
     source = getattr(feed.splits, split)
     return chance_alarm(split, accuracy, learnt, source.num_classes, len(source))
+
+
+def stuck_alarm(feed: Feed, row: dict[str, Any]) -> str | None:
+    """A warning, once, where a quarter of the run has taught the model next to nothing.
+
+    A network that meets the whole ball at once may settle on one answer for every image, which no attack can
+    spoil, and stay there. A ball that grows with the network takes it past that.
+    """
+    epochs, accuracy = feed.config.epochs, row.get("val/clean_acc")
+    if row["epoch"] != max(_BEGUN, epochs // 4) or accuracy is None or feed.config.attack.warmup:
+        return None
+    classes = feed.shape.num_classes
+    if "train/robust_acc" not in row or accuracy > _STUCK / classes or classes < 5:
+        return None
+    return (
+        f"after {row['epoch']} epochs val clean accuracy is {accuracy:.1%} with {classes} classes: let the "
+        "ball grow with the network, --attack.warmup 0.5, or take a smaller --attack.eps"
+    )
 
 
 def data_warnings(feed: Feed, row: dict[str, Any]) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bat_fast import data, methods, models
 from bat_fast.attacks import PGD
@@ -18,6 +17,7 @@ from bat_fast.device import check_name, layout
 from bat_fast.runs.model_file import GIVEN, build_model
 from bat_fast.runs.weights import put_weights, read_weights
 from bat_fast.train.feed import Feed
+from bat_fast.train.optimizer import build_average, build_optimizer
 from bat_fast.train.schedule import learning_rate
 from bat_fast.train.step import TrainStep
 
@@ -57,29 +57,6 @@ def build_attack(config: TrainConfig, method: methods.Method, model: nn.Module) 
     """The attack of the configuration, as far as the method does not set it itself."""
     options = {name: value for name, value in asdict(config.attack).items() if name not in _CURRICULUM}
     return PGD(model, **(options | method.attack_options(options)), seed=config.seed)
-
-
-def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of the configuration."""
-    optim = config.optim
-    return torch.optim.SGD(model.parameters(), optim.lr, optim.momentum, weight_decay=optim.weight_decay)
-
-
-def build_average(config: TrainConfig, model: nn.Module) -> torch.optim.swa_utils.AveragedModel | None:
-    """What averages the weights and the running statistics, if the configuration asks for it."""
-    swa = torch.optim.swa_utils
-    if config.optim.average == "none":
-        return None
-    ema = config.optim.average == "ema"
-    how = swa.get_ema_multi_avg_fn(config.optim.average_decay) if ema else _equal_average
-    return swa.AveragedModel(model, multi_avg_fn=how, use_buffers=True)
-
-
-@torch.no_grad()
-def _equal_average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-    """SWA; torch's own divides integers too (the batch counter of batch norm), which is an error."""
-    for mean, value in zip(averaged, current, strict=True):
-        mean.lerp_(value, 1 / (count + 1)) if mean.is_floating_point() else mean.copy_(value)
 
 
 class Parts(NamedTuple):
@@ -139,10 +116,10 @@ def parts(
     if samples is not None:
         method.prepare(samples, built["num_classes"], device)
     attack = build_attack(config, method, model)
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config.optim, model)
     run = in_fractions(config)
     step = TrainStep(model, method, attack, optimizer, run.attack, run.optim)
-    return Parts(built, model, method, attack, optimizer, step, build_average(config, model))
+    return Parts(built, model, method, attack, optimizer, step, build_average(config.optim, model))
 
 
 def dry_run(config: TrainConfig) -> str:

@@ -88,13 +88,15 @@ class EpochMeter:
         return self._samples / (time.perf_counter() - self._began)
 
     def speed(self) -> dict[str, float]:
-        """``perf/...`` metrics: images per second, mean milliseconds of an attack, peak memory in MiB."""
+        """``perf/...`` metrics: images per second, mean milliseconds of an attack, peak memory in MiB, and
+        seconds since the epoch began."""
         self._collect()
         peak = torch.cuda.max_memory_allocated(self._device) / 2**20 if self._cuda else _resident_mib()
         return {
             "perf/img_s": self.images_per_second(),
             "perf/attack_ms": 1e3 * self._attack_s / max(1, self._steps),
             "perf/peak_mem_mib": peak,
+            "perf/epoch_s": time.perf_counter() - self._began,
         }
 
 

@@ -15,17 +15,16 @@ from bat_fast.attacks import report_labels
 from bat_fast.config import TrainConfig, settled
 from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
-from bat_fast.report.curves import draw_curves
 from bat_fast.report.progress import Progress
 from bat_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from bat_fast.runs.folder import RunFolder, check_same, plain
 from bat_fast.runs.metrics import metric
-from bat_fast.runs.model_file import metadata_of, save_model
-from bat_fast.runs.results import results_of
 from bat_fast.train import build
-from bat_fast.train.alarms import CollapseAlarm, data_warnings, label_alarm
+from bat_fast.train.alarms import CollapseAlarm, label_alarm, stuck_alarm
 from bat_fast.train.feed import Feed
+from bat_fast.train.finish import finish
 from bat_fast.train.interruption import Interruption
+from bat_fast.train.longer import check_longer
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
 from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
@@ -89,13 +88,14 @@ class Trainer:
         self._val_attack = f"pgd{config.eval.val_steps}"
         self.epoch = 0  # epochs done
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far
-        self.stopped = False  # before the last epoch, by the collapse alarm
+        self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self._place: dict[str, Any] | None = None  # where an interrupted epoch was
         self.folder.open(config, resume=resume)
         self.folder.write_classes(train.class_names)
         self.folder.write_labels(train.index, train.true_labels, train.labels)
         if going_on:
             self._restore(load_checkpoint(self.folder.last))
+        self.folder.write_config(config)
         self.folder.truncate(self.epoch)
 
     def fit(self) -> dict[str, Any]:
@@ -112,14 +112,16 @@ class Trainer:
                 # Without attacks robust accuracy is near 0 and its maximum an accident of early epochs.
                 self._choose(row, robust if self.step.attacks else metric("val", "clean"))
                 self.epoch += 1
-                warnings = [label_alarm(self.feed, row, "val"), self._collapse(row)]
+                warnings = [label_alarm(self.feed, row, "val"), stuck_alarm(self.feed, row)]
+                warnings += [self._collapse(row), self._patience()]
                 self._save(row)
                 for warning in filter(None, warnings):
                     progress.warn(warning)
                 progress.end_epoch(row)
                 for observer in self.observers:
                     observer.epoch(row)
-        return self._finish()
+        assert self.best is not None  # the last epoch is always validated
+        return finish(self.config, self.folder, self.parts, self.feed, self.best, self.device)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -206,6 +208,15 @@ class Trainer:
             return f"{what}; went back to the weights of epoch {state['epoch']}"
         return f"{what}; stopped" if self.stopped else what
 
+    def _patience(self) -> str | None:
+        """End the run where validation has not improved for long enough; a line about it, or None."""
+        patience = self.config.eval.patience
+        since = 0 if self.best is None else self.epoch - self.best["epoch"]
+        if self.stopped or not patience or since < patience or self.epoch == self.config.epochs:
+            return None
+        self.stopped = True
+        return f"no better validation for {since} epochs (eval.patience); stopped"
+
     def _state(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
@@ -226,24 +237,10 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         check_same(state["config"], plain(self.config), self.folder.path)
+        before, done = state["config"]["epochs"], state["epoch"] + ("running" in state)
+        if before != self.config.epochs:
+            check_longer(self.config, before, done, len(self.loader), self.folder.path)
         self.epoch, self.best, self.stopped = state["epoch"], state["best"], state["stopped"]
         load_state(self.parts, state)
         restore_rng_state(state["rng"])
         self._place = state.get("running")
-
-    def _finish(self) -> dict[str, Any]:
-        """Test the best epoch and write everything that people read."""
-        assert self.best is not None  # the last epoch is always validated
-        load_state(self.parts, load_checkpoint(self.folder.best))
-        rows = self.folder.rows()
-        attack = f"pgd{self.config.eval.test_steps}"
-        test = accuracies(self.config, self.feed, self.evaluated, "test", attack)
-        for line in data_warnings(self.feed, self.best | test):
-            print(f"WARNING: {line}", flush=True)
-        sizes = {split: len(source) for split, source in self.splits._asdict().items()}
-        results = results_of(self.config, self.best, rows, test, sizes, self.device)
-        metadata = metadata_of(self.config, self.parts.architecture, self.splits.train.class_names)
-        save_model(self.folder.model, self.evaluated, metadata)
-        self.folder.write_results(results)
-        draw_curves(rows, self.best["epoch"], self.folder.curves)
-        return results

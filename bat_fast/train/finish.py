@@ -1,0 +1,44 @@
+"""The end of a run: the best epoch is tested, and everything that people read is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bat_fast.config import TrainConfig
+from bat_fast.report.curves import draw_curves
+from bat_fast.runs.checkpoint import load_checkpoint
+from bat_fast.runs.folder import RunFolder
+from bat_fast.runs.model_file import metadata_of, save_model
+from bat_fast.runs.results import results_of
+from bat_fast.train.alarms import data_warnings
+from bat_fast.train.build import Parts
+from bat_fast.train.feed import Feed
+from bat_fast.train.snapshot import load_state
+from bat_fast.train.validation import accuracies
+
+
+def finish(
+    config: TrainConfig, folder: RunFolder, parts: Parts, feed: Feed, best: dict[str, Any], device: str
+) -> dict[str, Any]:
+    """Test the best epoch, write model, results and picture, and return what ``results.json`` holds.
+
+    Args:
+        config: of the run.
+        folder: with ``metrics.jsonl`` and ``checkpoints/best.pt``.
+        parts: get the weights of the best epoch.
+        feed: the data.
+        best: the row of the epoch that validation chose.
+        device: where it ran.
+    """
+    load_state(parts, load_checkpoint(folder.best))
+    rows = folder.rows()
+    test = accuracies(config, feed, parts.evaluated, "test", f"pgd{config.eval.test_steps}")
+    for line in data_warnings(feed, best | test):
+        print(f"WARNING: {line}", flush=True)
+    sizes = {split: len(source) for split, source in feed.splits._asdict().items()}
+    results = results_of(config, best, rows, test, sizes, device)
+    metadata = metadata_of(config, parts.architecture, feed.splits.train.class_names)
+    save_model(folder.model, parts.evaluated, metadata)
+    folder.write_results(results)
+    draw_curves(rows, best["epoch"], folder.curves)
+    return results
