@@ -1,8 +1,10 @@
 """bat_fast: fast, dependable adversarial training of image classifiers in PyTorch.
 
-Nothing is loaded before it is used, so that ``bat-fast --help`` need not wait for torch.
+Nothing is loaded before it is used, so that ``bat-fast --help`` need not wait for torch. A program that has
+loaded torch already gets the operators, ``torch.ops.bat_fast``, at once.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,3 +37,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_PLACES, *_MODULES, "__version__"})
+
+
+if "torch" in sys.modules:
+    import_module("bat_fast.ops")
