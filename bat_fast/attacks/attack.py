@@ -83,6 +83,8 @@ class Attack(ABC):
     _shown: tuple[str, ...] = (
         "eps", "step_size", "norm", "loss", "random_start", "bn_mode", "precision", "seed"
     )  # fmt: skip
+    parameter_free = False
+    """It chooses its steps by itself, and takes no ``step_size``."""
 
     def __init__(
         self,
