@@ -123,6 +123,10 @@ class Square(Search):
     def attempt(self, problem: Problem, draws: Draws, rows: Tensor, number: int) -> Tensor:
         """One run."""
         clean, y = problem.clean, problem.y
+        if clean.dim() != 4:
+            raise ValueError(
+                f"x must be [N, C, H, W], the Square attack needs a plane; got {list(clean.shape)}"
+            )
         adv = self._begin(clean, draws, rows, f"square {number}")
         left = torch.arange(len(adv), device=adv.device)
         shared = 2 if self.norm == "linf" else 5

@@ -58,8 +58,8 @@ def evaluate_autoattack(
 
     Returns:
         ``metrics`` (``SPLIT/clean_acc`` and ``SPLIT/aa_acc`` in [0, 1]; the upper bound of ``"quick"``
-        is ``SPLIT/aa_quick_acc``), ``n_examples``, ``split``, the ``attack``, ``broken_by`` (how many images each
-        attack broke) and ``notes`` (what makes the result doubtful).
+        is ``SPLIT/aa_quick_acc``), ``n_examples``, ``split``, the ``attack``, ``broken_by`` (how many images
+        each attack broke) and ``notes`` (what makes the result doubtful).
 
     Raises:
         ValueError: an argument is out of range. OSError: files are missing or cannot be read or written.

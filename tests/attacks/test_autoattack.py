@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from bat_fast.attacks import APGD, FAB, AutoAttack, Square
 from bat_fast.attacks.autoattack import VERSIONS
+from bat_fast.attacks.fab import onto_plane
 from bat_fast.attacks.search import missed
 
 SMALL_ATTACKS = {
@@ -177,14 +178,14 @@ def test_no_part_breaks_what_the_whole_leaves():
 @pytest.mark.parametrize("norm", NORMS)
 def test_verdicts_do_not_depend_on_the_batch(norm):
     model, x, y = some(30)
-    index = torch.randperm(1000)[:30]
+    index = torch.arange(30) * 37 % 101
     attack = short(AutoAttack(model, NORMS[norm][1], norm=norm))
     whole = attack.judge(x, y, index)
     assert 0 < sum(whole.robust) < 30
     for size in (1, 7):
         attack = short(AutoAttack(model, NORMS[norm][1], norm=norm, batch_size=size))
         assert attack.judge(x, y, index).broken_by == whole.broken_by
-    order = torch.randperm(30)
+    order = torch.arange(30) * 7 % 30
     shuffled = short(AutoAttack(model, NORMS[norm][1], norm=norm)).judge(x[order], y[order], index[order])
     assert shuffled.broken_by == [whole.broken_by[row] for row in order]
 
@@ -274,6 +275,33 @@ def test_square_takes_rectangles(size, norm):
     assert not all(right(model, found, y))
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_smallest_step_onto_a_plane(norm):
+    """Its length is found by bisection in float64; where no step reaches the plane, it ends in a corner."""
+    x, slope = torch.rand(200, 3, 5, 7), torch.randn(200, 3, 5, 7) ** 3
+    slope[:, 0, 0] = 0
+    at = (slope * x).flatten(1).sum(1)
+    down = torch.where(slope > 0, x, 1 - x)
+    most = (slope.abs() * down).flatten(1).sum(1)
+    offset = at - most * torch.rand(200) ** 2
+    step = onto_plane(x, slope, offset, norm, 0.0, 1.0)
+    assert ((x + step >= -1e-6) & (x + step <= 1 + 1e-6)).all()
+    reached = (slope * (x + step)).flatten(1).sum(1)
+    torch.testing.assert_close(reached / most, offset / most, rtol=0, atol=1e-5)
+    low, high = torch.zeros(200, 1).double(), torch.full((200, 1), 1e4).double()
+    pull, room = slope.flatten(1).abs().double(), down.flatten(1).double()
+    for _ in range(80):
+        middle = (low + high) / 2
+        size = torch.minimum(middle * (1 if norm == "linf" else pull), room)
+        enough = (pull * size).sum(1) > (at - offset).double()
+        low, high = torch.where(enough[:, None], low, middle), torch.where(enough[:, None], middle, high)
+    expected = size.amax(1) if norm == "linf" else size.norm(dim=1)
+    found = step.flatten(1).abs().amax(1) if norm == "linf" else step.flatten(1).norm(dim=1)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
+    corner = onto_plane(x, slope, at - 2 * most, norm, 0.0, 1.0)
+    torch.testing.assert_close(corner, torch.where(slope > 0, -x, 1 - x) * (slope != 0))
+
+
 @pytest.mark.parametrize("kind", [APGD, FAB, Square, AutoAttack])
 def test_an_empty_batch_and_a_model_in_train_mode(kind):
     model, x, y = some(3)
@@ -350,5 +378,7 @@ def test_batches_are_checked():
             kind(model)(x, y[:2])
     with pytest.raises(ValueError, match="targets"):
         AutoAttack(model, mode="quick")(x, y, targets=y)
+    with pytest.raises(ValueError, match="needs a plane"):
+        Square(nn.Linear(64, 10))(x.flatten(1), y)
     with pytest.raises(ValueError, match="holds class 12"):
         AutoAttack(model, mode="quick").judge(x, y + 12 - y)
