@@ -5,8 +5,8 @@
 
 All attack the same model with batches of 250 images. "official" is the package as it is; "replay" repeats its
 verdicts, which is checked; "exact" is the default, with random numbers of its own, and its accuracy is
-printed beside; "quick" is an upper bound and no AutoAttack, so its time does not compare. Prints median and range of
-interleaved runs.
+printed beside; "quick" is an upper bound and no AutoAttack, so its time does not compare. Prints median and
+range of interleaved runs.
 """
 
 from __future__ import annotations

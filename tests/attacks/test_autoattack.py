@@ -317,6 +317,22 @@ def test_an_empty_batch_and_a_model_in_train_mode(kind):
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_search_in_16_bits_is_proven_in_32(norm):
+    model, x, y = some()
+    whole = AutoAttack(model, NORMS[norm][1], norm=norm, mode="quick").judge(x, y)
+    attack = AutoAttack(model, NORMS[norm][1], norm=norm, mode="quick", precision="bf16")
+    verdicts = attack.judge(x, y)
+    assert verdicts.robust == right(model, verdicts.adv, y)
+    assert in_ball(attack, verdicts.adv, x)
+    assert abs(sum(verdicts.robust) - sum(whole.robust)) <= 3
+    for part in (FAB(model, 0.3, norm=norm, steps=5, precision="bf16"), Square(model, 0.3, queries=5)):
+        found = part(x, y)
+        assert in_ball(part, found, x)
+        moved = (found != x).flatten(1).any(1)
+        assert not any(r for r, m in zip(right(model, found, y), moved, strict=True) if m)
+
+
 def test_autoattack_is_an_attack():
     model, x, y = some()
     attack = AutoAttack(model, 0.12, mode="quick")
