@@ -87,7 +87,7 @@ class Ascent:
             logits = network.forward(x)
             grad_logits, loss = _defined(goal, logits.shape[1]).rows(logits)
             if not last:
-                grad = network.backward(grad_logits).nan_to_num(nan=0.0)
+                grad = network.backward(grad_logits).to(x.dtype).nan_to_num(nan=0.0)
                 total = grad if total is None else total + grad
         return logits, loss, x if total is None else total / self.eot if self.eot > 1 else total
 

@@ -50,8 +50,9 @@ class Walk:
         for _ in range(self.steps):
             gap, slope = self._plane(network, known, classes, x, y, targets)
             offset = (slope * x).flatten(1).sum(1) - gap
-            here = onto_plane(x, slope, offset, self.norm, self.lo, self.hi)
-            there = onto_plane(clean, slope, offset, self.norm, self.lo, self.hi)
+            points = torch.cat([x, clean])
+            plane = torch.cat([slope, slope]), torch.cat([offset, offset])
+            here, there = onto_plane(points, *plane, self.norm, self.lo, self.hi).chunk(2)
             near, far = (length(step, self.norm).clamp(min=1e-8) for step in (here, there))
             share = per_image((near / (near + far)).clamp(0.0, _SHARE), x)
             x = (x + _OVERSHOOT * here) * (1 - share) + (clean + there * _OVERSHOOT) * share
@@ -89,14 +90,14 @@ class Walk:
                 known, grad = network.both(x, towards)
             else:
                 grad = network.backward(towards.to(known.dtype))
-            return (known * towards).sum(1), grad.nan_to_num(nan=0.0)
+            return (known * towards).sum(1), grad.to(x.dtype).nan_to_num(nan=0.0)
         gap = slope = x.new_empty(0)
         nearest = torch.full(y.shape, torch.inf, dtype=x.dtype, device=x.device)
         for number in range(classes):
             towards = -true
             towards[:, number] += 1
             logits, grad = network.both(x, towards)
-            grad, value = grad.nan_to_num(nan=0.0), (logits * towards).sum(1)
+            grad, value = grad.to(x.dtype).nan_to_num(nan=0.0), (logits * towards).sum(1)
             reach = value.abs() / (1e-12 + dual(grad, self.norm))
             reach = torch.where(y == number, 1e10, reach)
             if number == 0:
@@ -173,13 +174,14 @@ def onto_plane(points: Tensor, slope: Tensor, offset: Tensor, norm: str, lo: flo
     excess = (w * x).sum(1) - offset
     w = torch.where(excess[:, None] >= 0, w, -w)
     need, pull = excess.abs(), w.abs()
-    room = torch.where(w > 0, x - lo, hi - x) * (w != 0)
+    room = torch.where(w > 0, x - lo, hi - x).masked_fill(w == 0, 0.0)
     rate = torch.ones_like(pull) if norm == "linf" else pull
+    force, nothing = pull * rate, torch.zeros((), dtype=pull.dtype, device=pull.device)
     t = torch.zeros_like(need)
     for _ in range(_NEWTON_STEPS):
         moves = t[:, None] * rate
-        rising = (pull * rate * (moves < room)).sum(1)
-        missing = need - (pull * torch.minimum(moves, room)).sum(1)
+        rising = torch.where(moves < room, force, nothing).sum(1)
+        missing = need - torch.linalg.vecdot(pull, torch.minimum(moves, room))
         further = torch.where((rising > 0) & (missing > 0), t + missing / rising, t)
         if x.is_cpu and bool((further <= t).all()):
             break

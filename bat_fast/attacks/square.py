@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.draws import Draws
@@ -53,12 +52,16 @@ class Queries:
         best = margin(network.forward(adv), y)
         limits = bounds(clean, self.eps, self.lo, self.hi)
         pattern = pyramids(self.side, adv) if self.norm == "l2" else None
+        windows = Windows(numbers[:, :, :2], self.side, adv)
+        others = None if pattern is None else Windows(numbers[:, :, 2:4], self.side, adv)
+        up = numbers[:, :, 2 if pattern is None else 5 :, None, None] > 0.5
         for number in range(numbers.shape[1]):
-            chance = numbers[:, number]
-            if pattern is None:
-                trial = self._coloured(adv, chance, limits)
+            if pattern is None or others is None:
+                trial = torch.where(windows.square(number), torch.where(up[:, number], *limits[::-1]), adv)
             else:
-                trial = self._bumped(adv, chance, clean, pattern)
+                bump = windows.stamped(number, pattern, numbers[:, number, 4] > 0.5)
+                bump = torch.where(up[:, number], bump, -bump)
+                trial = self._bumped(adv, clean, bump, windows.square(number), others.square(number))
             if adv.is_cpu:
                 rows = ((trial != adv).flatten(1).any(1) & (best > 0)).nonzero().squeeze(1)
                 if len(rows):
@@ -72,21 +75,13 @@ class Queries:
             adv.copy_(torch.where(per_image(better, adv), trial, adv))
             best = torch.where(better, value, best)
 
-    def _coloured(self, adv: Tensor, chance: Tensor, limits: tuple[Tensor, Tensor]) -> Tensor:
-        """``adv`` with a square in which each channel is at one end of the ball."""
-        square = window(adv, chance[:, :2], self.side)
-        up = chance[:, 2:, None, None] > 0.5
-        return torch.where(square, torch.where(up, limits[1], limits[0]), adv)
-
-    def _bumped(self, adv: Tensor, chance: Tensor, clean: Tensor, pattern: Tensor) -> Tensor:
-        """``adv`` where the perturbation of a second square moves into a first one, in the form of bumps."""
+    def _bumped(self, adv: Tensor, clean: Tensor, bump: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """``adv`` where the perturbation of the ``second`` square moves into the ``first``, with ``bump``."""
         away = adv - clean
-        first, second = (window(adv, chance[:, at : at + 2], self.side) for at in (0, 2))
         inside = away * first
         budget = energy(away * (first | second)).square()
         unused = (self.eps**2 - per_image(length(away, "l2").square(), away)).clamp(min=0.0)
-        signs = torch.where(chance[:, 5:] > 0.5, 1.0, -1.0)[:, :, None, None]
-        bump = stamped(pattern, chance[:, :2], chance[:, 4], adv) * signs + inside / (_TINY + energy(inside))
+        bump = bump + inside / (_TINY + energy(inside))
         bump = bump / (_TINY + energy(bump)) * (unused / adv.shape[1] + budget).sqrt()
         away = torch.where(first, bump, away * ~second)
         return (clean + unit(away, "l2") * self.eps).clamp(self.lo, self.hi)
@@ -185,32 +180,39 @@ class Square(Search):
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """How far the logit of ``y`` [N] is above others in ``logits`` [N, K]; -inf where one is no number."""
-    true = F.one_hot(y, logits.shape[1]).bool()
-    others = logits.masked_fill(true, -torch.inf).amax(1)
-    return (logits.gather(1, y[:, None]).squeeze(1) - others).nan_to_num(nan=-torch.inf, posinf=torch.inf)
+    column = y[:, None]
+    others = logits.scatter(1, column, -torch.inf).amax(1)
+    difference = logits.gather(1, column).squeeze(1) - others
+    return torch.where(difference.isnan(), -torch.inf, difference)
 
 
-def window(images: Tensor, chance: Tensor, side: int) -> Tensor:
-    """[N, 1, H, W] bool: squares at places drawn by ``chance`` [N, 2], never in the last row or column."""
-    return _along(images, chance[:, 0], side, 2)[1] & _along(images, chance[:, 1], side, 3)[1]
+class Windows:
+    """Squares at random places, which never touch the last row or column, as in the official code.
 
+    Args:
+        chance: [N, queries, 2] in [0, 1).
+        side: of the squares.
+        images: [N, C, H, W].
+    """
 
-def stamped(pattern: Tensor, chance: Tensor, turned: Tensor, images: Tensor) -> Tensor:
-    """[N, 1, H, W]: ``pattern`` [2, side, side] in the window, the other one where ``turned`` [N] says so."""
-    side = pattern.shape[-1]
-    (row, inside), (column, beside) = (_along(images, chance[:, i], side, 2 + i) for i in (0, 1))
-    values = pattern[(turned > 0.5).long()[:, None, None, None], row, column]
-    return values * (inside & beside)
+    def __init__(self, chance: Tensor, side: int, images: Tensor) -> None:
+        self._places, self._inside = [], []
+        for axis, size in enumerate(images.shape[2:]):
+            first = (chance[:, :, axis, None] * (size - side)).long()
+            place = torch.arange(size, device=images.device) - first  # [N, queries, size]
+            self._places.append(place.clamp(0, side - 1))
+            self._inside.append((place >= 0) & (place < side))
 
+    def square(self, number: int) -> Tensor:
+        """[N, 1, H, W] bool: the windows of a query."""
+        down, across = (inside[:, number] for inside in self._inside)
+        return (down[:, :, None] & across[:, None, :])[:, None]
 
-def _along(images: Tensor, chance: Tensor, side: int, axis: int) -> tuple[Tensor, Tensor]:
-    """Along an axis of the images: the place within the window, and whether it is inside."""
-    size = images.shape[axis]
-    first = (chance * (size - side)).long()
-    shape = [-1, 1, 1, 1]
-    shape[axis] = size
-    place = (torch.arange(size, device=images.device) - first[:, None]).view(shape)
-    return place.clamp(0, side - 1), (place >= 0) & (place < side)
+    def stamped(self, number: int, pattern: Tensor, turned: Tensor) -> Tensor:
+        """[N, 1, H, W]: ``pattern`` [2, side, side] in the window, the second where ``turned`` [N] bool."""
+        down, across = (place[:, number] for place in self._places)
+        values = pattern[turned.long()[:, None, None], down[:, :, None], across[:, None, :]]
+        return values[:, None] * self.square(number)
 
 
 def pyramids(side: int, like: Tensor) -> Tensor:
