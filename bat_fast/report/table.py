@@ -23,6 +23,10 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
     attack = evaluation["attack"]
     title = f"{path}: {attack['norm']} eps {attack['eps']:.4g}, {evaluation['n_examples']} images"
     _print_metrics(evaluation["metrics"], title)
+    if "broken_by" in evaluation:
+        print("broken by " + ", ".join(f"{name} {count}" for name, count in evaluation["broken_by"].items()))
+    for note in evaluation.get("notes", ()):
+        print(f"WARNING  {note}")
 
 
 def _print_metrics(metrics: dict[str, float], heading: str) -> None:
