@@ -14,7 +14,7 @@ from bat_fast.attacks.apgd import APGD
 from bat_fast.attacks.attack import Attack, Problem
 from bat_fast.attacks.fab import FAB
 from bat_fast.attacks.pixels import check_batch
-from bat_fast.attacks.search import Search, logits_of, missed
+from bat_fast.attacks.search import Search, exact_logits, missed
 from bat_fast.attacks.square import Square
 from bat_fast.attacks.untouched import untouched
 
@@ -166,7 +166,7 @@ class AutoAttack(Attack):
             broken_by = [""] * len(adv)
             numbers = torch.arange(len(adv), device=adv.device)
             for rows in numbers.split(self.batch_size) if len(adv) else ():
-                logits = logits_of(self.model, adv[rows])
+                logits = exact_logits(self.model, adv[rows])
                 check_labels("y", y[rows], logits)
                 _note(broken_by, rows[missed(logits, y[rows])], CLEAN)
             for name, part in self.parts.items():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bat_fast._logits import logits_of
 from bat_fast.attacks.attack import Attack, Problem
 from bat_fast.attacks.draws import Draws, Keyed, Replayed
 
@@ -108,7 +109,7 @@ class Search(Attack):
         slack = _SLACK * max(1.0, self.eps)
         in_ball = size <= self.eps + slack
         in_range = ((adv >= self.lo - _SLACK) & (adv <= self.hi + _SLACK)).flatten(1).all(1)
-        return missed(logits_of(self.model, adv), y) & in_ball & in_range
+        return missed(exact_logits(self.model, adv), y) & in_ball & in_range
 
     def random_point(self, clean: Tensor, draws: Draws, rows: Tensor, use: str, scale: float = 1.0) -> Tensor:
         """A point of the surface of the ball of radius ``scale`` eps around ``clean``, cut to [lo, hi].
@@ -132,7 +133,7 @@ class Search(Attack):
         """[N, targets] classes to move towards, None where the caller says or there are none; how many."""
         if problem.targets is not None or not self.targets:
             return None, 1
-        order = logits_of(self.model, problem.clean).sort(dim=1)[1].flip(1)
+        order = exact_logits(self.model, problem.clean).sort(dim=1)[1].flip(1)
         ranked = order[:, 1 : 1 + self.targets]
         return ranked, ranked.shape[1]
 
@@ -150,10 +151,10 @@ def missed(logits: Tensor, y: Tensor) -> Tensor:
     return (label != y) | top.isnan()
 
 
-def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+def exact_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits [N, K] float32 of ``x`` [N, C, H, W], by the model itself, whatever autocast is around."""
     with torch.autocast(x.device.type, enabled=False):
-        logits: Tensor = model(x)
+        logits = logits_of(model(x))
     return logits.float()
 
 

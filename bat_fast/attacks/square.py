@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.draws import Draws
 from bat_fast.attacks.engine import AttackedModel
-from bat_fast.attacks.search import Search, bounds, length, logits_of, missed, per_image, unit
+from bat_fast.attacks.search import Search, bounds, exact_logits, length, missed, per_image, unit
 
 _SHARE = 0.8  # of the area of the image, that the first squares cover
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries
@@ -127,7 +127,7 @@ class Square(Search):
         shared = 2 if self.norm == "linf" else 5
         for first, last, side in self._blocks(clean):
             if self.replay or (first and first % (10 * _BLOCK) == 0):
-                left = left[~missed(logits_of(self.model, adv[left]), y[left])]
+                left = left[~missed(exact_logits(self.model, adv[left]), y[left])]
                 if not len(left):
                     break
             use = f"square {number} {first}"

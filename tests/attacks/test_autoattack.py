@@ -265,12 +265,14 @@ def test_few_classes(classes, norm):
 @pytest.mark.parametrize("size", [(3, 8), (1, 5), (4, 4), (9, 14), (14, 3)])
 @pytest.mark.parametrize("norm", NORMS)
 def test_square_takes_rectangles(size, norm):
-    torch.manual_seed(sum(size))
-    x = torch.rand(6, 3, *size)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(6, 3, *size, generator=generator)
     model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4)).eval()
     with torch.no_grad():
+        model[1].weight.normal_(generator=generator)
+        model[1].bias.copy_(-model[1].weight.sum(1) / 2)
         y = model(x).argmax(1)
-    attack = Square(model, 0.3 if norm == "linf" else 1.0, norm=norm, queries=60)
+    attack = Square(model, 0.4 if norm == "linf" else 2.0, norm=norm, queries=60)
     found = attack(x, y)
     assert in_ball(attack, found, x)
     assert not all(right(model, found, y))

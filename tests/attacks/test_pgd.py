@@ -330,6 +330,7 @@ def test_the_start_can_be_wider_than_the_ball():
 
 
 def test_restarts_keep_the_best_run():
+    torch.manual_seed(0)  # a network that a step breaks on some images, and not on others
     model, (x, y) = network().eval(), batch(40)
     with torch.no_grad():
         y = model(x).argmax(1)
