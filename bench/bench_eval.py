@@ -6,7 +6,7 @@
 All attack the same model with batches of 250 images. "official" is the package as it is; "replay" repeats its
 verdicts, which is checked; "exact" is the default, with random numbers of its own, and its accuracy is
 printed beside; "quick" is an upper bound and no AutoAttack, so its time does not compare. Prints median and
-range of interleaved runs.
+range of interleaved runs; on a CPU of the seconds that the thread computed, whoever else is on the machine.
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ def compare(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float, turns
         calls[mode] = lambda attack=attack: attack.judge(x, y).robust
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     robust: dict[str, list[bool]] = {}
+    clock = time.perf_counter if x.is_cuda else time.process_time
     for _ in range(turns):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            begin = clock()
             robust[name] = call()
             if x.is_cuda:
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(clock() - begin)
     assert robust["replay"] == robust["official"], "replay: other verdicts than those of pyautoattack"
     base = statistics.median(seconds["official"])
     print(f"\n{norm} eps {eps:.4g}, {len(x)} images {list(x.shape[1:])}, {x.device}, median of {turns} runs")
