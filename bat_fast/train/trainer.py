@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bat_fast.runs.metrics import metric
 from bat_fast.runs.model_file import metadata_of, save_model
 from bat_fast.runs.results import results_of
 from bat_fast.train import build
-from bat_fast.train.alarms import CollapseAlarm, data_warnings, label_alarm
+from bat_fast.train.alarms import CollapseAlarm, data_warnings, label_alarm, too_few
 from bat_fast.train.feed import Feed
 from bat_fast.train.interruption import Interruption
 from bat_fast.train.meter import EpochMeter
@@ -47,7 +48,8 @@ class Trainer:
         out: the run folder (`RunFolder`).
         resume: continue from ``checkpoints/last.pt``; starts from scratch where there is none.
         progress: draw a progress bar when stdout is a terminal; else one line per epoch.
-        splits: the data, instead of those that ``config.data`` names.
+        splits: the data, instead of those that ``config.data`` names; the run then records that they were
+            given in Python, and is evaluated there.
         observers: told of every step and every epoch (`bat_fast.train.Observer`).
 
     Raises:
@@ -66,6 +68,9 @@ class Trainer:
         observers: Iterable[Observer] = (),
     ) -> None:
         build.check(config)
+        if splits is not None:  # the record must not name data that the run has not seen
+            there = replace(config.data, name=data.GIVEN, root=None, options={})
+            config = replace(config, data=there)
         self.config = config = settled(config)
         self.folder, self.progress = RunFolder(Path(out)), progress
         self.device, self.observers = pick_device(config.device), tuple(observers)
@@ -98,6 +103,8 @@ class Trainer:
             FloatingPointError: the loss is no longer finite.
         """
         robust = metric("val", self._val_attack)
+        if few := too_few(self.splits.val, self.config.data.name):
+            print(f"WARNING: {few}", flush=True)
         with Progress(self.config.epochs, len(self.loader), robust, bar=self.progress) as progress:
             while self.epoch < self.config.epochs and not self.stopped:
                 row = {"epoch": self.epoch + 1, **self._train_epoch(self.epoch, progress)}
