@@ -1,7 +1,7 @@
 """bat_fast: fast, dependable adversarial training of image classifiers in PyTorch.
 
 Nothing is loaded before it is used, so that ``bat-fast --help`` need not wait for torch. A program that has
-loaded torch already gets the operators, ``torch.ops.bat_fast``, at once.
+loaded torch already gets the operators of torch at once.
 """
 
 import sys

@@ -42,3 +42,11 @@ def seed_of(*key: object) -> int:
 def generator(*key: object) -> torch.Generator:
     """A generator on the CPU for ``key``."""
     return torch.Generator().manual_seed(seed_of(*key))
+
+
+def replayed(seed: int) -> torch.Generator:
+    """A generator that draws what torch's global one on the CPU does after ``torch.manual_seed(seed)``.
+
+    For runs of other programs that are repeated number by number, and for nothing else.
+    """
+    return torch.Generator().manual_seed(seed)

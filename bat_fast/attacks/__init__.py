@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
+from inspect import isabstract
 
-from bat_fast.attacks.attack import Attack, default_step_size
+from bat_fast.attacks.apgd import APGD
+from bat_fast.attacks.attack import Attack
+from bat_fast.attacks.autoattack import AutoAttack, Verdicts
+from bat_fast.attacks.fab import FAB
 from bat_fast.attacks.fgsm import FGSM
 from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss
 from bat_fast.attacks.pgd import PGD
+from bat_fast.attacks.square import Square
+from bat_fast.attacks.step import default_step_size
 from bat_fast.attacks.targets import random_targets
 from bat_fast.attacks.untouched import kept_buffers, untouched
 
 __all__ = [
-    "FGSM", "PGD", "Attack", "AttackLoss", "by_name", "default_step_size", "frozen", "kept_buffers",
+    "APGD", "FAB", "FGSM", "PGD", "Attack", "AttackLoss", "AutoAttack", "Square", "Verdicts", "by_name",
+    "default_step_size", "frozen", "kept_buffers",
     "random_targets", "report_labels", "untouched",
 ]  # fmt: skip
 
@@ -32,6 +39,6 @@ def by_name() -> dict[str, type[Attack]]:
     for module in (import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)):
         for kind in vars(module).values():
             here = isinstance(kind, type) and kind.__module__ == module.__name__
-            if here and issubclass(kind, Attack) and kind is not Attack:
+            if here and issubclass(kind, Attack) and not isabstract(kind):
                 found[module.__name__.rpartition(".")[2]] = kind
     return found

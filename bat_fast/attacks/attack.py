@@ -18,7 +18,7 @@ from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.modules import as_module
 from bat_fast.attacks.pixels import check_batch, check_tensors, usable
 from bat_fast.attacks.precision import AUTOCAST, working_dtype
-from bat_fast.attacks.step import NORMS, Step
+from bat_fast.attacks.step import NORMS, Step, default_step_size
 from bat_fast.attacks.untouched import untouched
 
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
@@ -87,6 +87,8 @@ class Attack(ABC):
     _shown: tuple[str, ...] = (
         "eps", "step_size", "norm", "loss", "random_start", "bn_mode", "precision", "seed"
     )  # fmt: skip
+    parameter_free = False
+    """It chooses its steps by itself, and takes no ``step_size``."""
 
     def __init__(
         self,
@@ -243,8 +245,3 @@ class Attack(ABC):
         adv = tensors["adv"]
         if adv is not None and adv.is_cuda:
             report_labels(adv.device)
-
-
-def default_step_size(eps: float) -> float:
-    """The step of an attack that names none: a quarter of the radius."""
-    return eps / 4

@@ -81,13 +81,26 @@ class Goal:
             The gradient [N, C, H, W] up to a positive factor, and the row losses [N] at ``adv``.
         """
         logits = network.forward(adv)
+        grad_logits, reached = self.rows(logits)
+        return network.backward(grad_logits), reached
+
+    def rows(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The goal of each row and its gradient there.
+
+        Args:
+            logits: [N, K].
+
+        Returns:
+            The gradient [N, K] up to a positive factor, as `AttackedModel.backward` takes it, and the row
+            losses [N].
+        """
         if callable(self.loss):
             grad_logits, reached = _gradient_of(self.loss, logits, self.target, self.targeted)
         else:
             grad_logits, reached = ops.attack_grad(logits.detach(), **self.arguments)
         if logits.dtype == torch.float16:
             grad_logits.mul_(_FP16_SCALE)
-        return network.backward(grad_logits.to(logits.dtype)), reached
+        return grad_logits.to(logits.dtype), reached
 
 
 def report_labels(device: torch.device) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from bat_fast._logits import logits_of
 from bat_fast.attacks.attack import Attack, Problem
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Goal
 from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.step import Step
+
+_MOST_RESTARTS = 255
+_APART = 1 << 24  # draws between the starts of one call: no training has so many epochs
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class PGD(Attack):
 
     Args:
         steps: number of gradient steps, >= 0.
+        restarts: number of runs, each from another random start, >= 1. The first misclassified image counts,
+            and where there is none, the one with the largest loss.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
         model, eps, step_size, norm, loss, random_start, bn_mode, precision, engine, seed, start_scale, lo,
             hi: as in `bat_fast.attacks.Attack`.
@@ -84,6 +91,7 @@ class PGD(Attack):
         engine: str = "auto",
         seed: int = 0,
         *,
+        restarts: int = 1,
         start_scale: float = 1.0,
         project: bool = True,
         lo: float = 0.0,
@@ -95,7 +103,11 @@ class PGD(Attack):
         )  # fmt: skip
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"steps must be an integer >= 0, got {steps!r}")
-        self.steps = steps
+        if not isinstance(restarts, int) or not 1 <= restarts <= _MOST_RESTARTS:
+            raise ValueError(f"restarts must be an integer in [1, {_MOST_RESTARTS}], got {restarts!r}")
+        if restarts > 1 and not random_start:
+            raise ValueError("restarts: without random_start all runs are the same one")
+        self.steps, self.restarts = steps, restarts
         self.project = bool(project)
 
     @property
@@ -108,6 +120,32 @@ class PGD(Attack):
         return Climb(objective.loss, objective.soft_weight, self.steps, self.step)
 
     def run(self, adv: Tensor, problem: Problem) -> None:
-        """Take all steps of PGD."""
+        """Take all steps of PGD, once or from several starts."""
+        self._climb(adv, problem)
+        if self.restarts == 1:
+            return
+        best = self._score(adv, problem)
+        for number in range(1, self.restarts):
+            if bool((best == torch.inf).all()):
+                return
+            other = self.start(problem.clean, problem.index, problem.draw + number * _APART)
+            self._climb(other, problem)
+            score = self._score(other, problem)
+            better = score > best
+            adv[better], best[better] = other[better], score[better]
+
+    def _climb(self, adv: Tensor, problem: Problem) -> None:
         if self.steps:
             self.iterate(self.loop_for(problem.objective), adv=adv, **problem.tensors)
+
+    def _score(self, adv: Tensor, problem: Problem) -> Tensor:
+        """The row losses [N] at ``adv``, infinite where it is misclassified."""
+        objective, target = problem.objective, problem.y if problem.targets is None else problem.targets
+        logits, reference = logits_of(self.model(adv)), objective.reference
+        if reference is None and objective.loss in ("kl", "kl+te"):
+            reference = logits_of(self.model(problem.clean))
+        targeted = problem.targets is not None
+        goal = Goal(
+            objective.loss, objective.soft_weight, target, problem.y, targeted, reference, objective.soft
+        )
+        return goal.rows(logits)[1].masked_fill(logits.argmax(1) != problem.y, torch.inf)

@@ -49,3 +49,8 @@ class Step:
             root = (clean.numel() // len(clean)) ** 0.5
             radius = (self.hi - self.lo) * (root if self.norm == "l2" else 1.0)
         return {"step_size": self.step_size, "eps": radius, "lo": self.lo, "hi": self.hi}
+
+
+def default_step_size(eps: float) -> float:
+    """The step of an attack that names none: a quarter of the radius."""
+    return eps / 4

@@ -12,7 +12,7 @@ import yaml
 
 from bat_fast.cli.catalogue import data_names, method_names, options_of, types
 from bat_fast.cli.parser import Parser
-from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words
+from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words, stored_file
 from bat_fast.config import TrainConfig, recipes
 from bat_fast.config.limits import problems
 from bat_fast.runs.folder import RunFolder, flat, plain
@@ -29,6 +29,8 @@ class Command(NamedTuple):
     dry_run: bool
     named: bool
     """Whether the user has named the run folder; another one is numbered where it is taken."""
+    seeds: tuple[int, ...] = ()
+    """Train a run for each of them, into ``out/seed-N``; none trains one run, with the seed of ``config``."""
 
 
 def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
@@ -55,18 +57,17 @@ def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
     said = [_recipe(name) for name in run.recipe] + [from_file(path) for path in run.config]
     if run.resume and run.out is None:
         raise ValueError("--resume needs --out DIR, the folder of the run to continue")
+    if len(set(run.seeds)) < len(run.seeds):
+        raise ValueError(f"--seeds names a seed twice: {' '.join(map(str, run.seeds))}")
     if run.resume and not said:
-        stored = RunFolder(run.out).config
-        if not stored.exists():
-            raise FileNotFoundError(f"there is no run to resume in {run.out}: no config.yaml")
-        said = [from_file(stored)]
+        said = [from_file(stored_file(run.out, run.seeds))]
     config = _build(said, rest + (["--speed", "fast"] if run.fast else []), [*run_options(), *also])
     if run.print_config is not None:
         print(_printed(config, run.print_config), end="")
         sys.exit(0)
     label = Path(run.recipe[-1]).name if run.recipe else config.method["name"]
-    out = run.out or RunFolder.default_path(label, config.seed)
-    return Command(config, out, run.resume, run.dry_run, run.out is not None)
+    out = run.out or RunFolder.default_path(label, None if run.seeds else config.seed)
+    return Command(config, out, run.resume, run.dry_run, run.out is not None, tuple(run.seeds))
 
 
 def read_run(path: Path, arguments: list[str], also: Iterable[str] = ()) -> TrainConfig:
@@ -104,6 +105,14 @@ def run_parser() -> Parser:
     add("--out", type=Path, help="run folder (default: runs/NAME-DATE-TIME-sSEED)")
     add("--fast", action="store_true", help="the same as --speed fast")
     add("--resume", action="store_true", help="continue the run in --out")
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="train a run for each seed, into OUT/seed-N, and compare them; --resume leaves out what is done",
+    )
     add(
         "--dry-run",
         "--dry_run",

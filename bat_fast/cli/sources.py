@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from bat_fast.cli.catalogue import ALIASES, NAMED, OPEN, group_names, types
+from bat_fast.runs.folder import RunFolder
 from bat_fast.spelling import nearest
 
-_ABOUT_THE_RUN = ("recipe", "out", "fast", "resume", "dry_run", "dry-run")
+_ABOUT_THE_RUN = ("recipe", "out", "seeds", "fast", "resume", "dry_run", "dry-run")
 METHOD_NAME = ("method", ("name",))
 
 
@@ -63,6 +64,18 @@ def from_file(path: str | Path, named_by: tuple[Path, ...] = ()) -> list[Said]:
     if not isinstance(tree, Mapping) and tree is not None:
         raise ValueError(f"{origin}this is no list of settings; write NAME: VALUE")
     return list(_flat(tree or {}, "", origin, (*named_by, file)))
+
+
+def stored_file(out: Path, seeds: Sequence[int]) -> Path:
+    """The settings of the run to resume; those of several seeds differ in the seed alone."""
+    folders = [out / f"seed-{seed}" for seed in seeds] or [out]
+    stored = [file for folder in folders if (file := RunFolder(folder).config).exists()]
+    if stored:
+        return stored[0]
+    names = (path.parent.name for path in out.glob("seed-*/config.yaml"))
+    begun = sorted((name.removeprefix("seed-") for name in names), key=lambda seed: (len(seed), seed))
+    more = f"; there are seeds: --seeds {' '.join(begun)}" if begun else ""
+    raise FileNotFoundError(f"there is no run to resume in {out}: no config.yaml{more}")
 
 
 def from_words(words: Iterable[str], also: Iterable[str] = ()) -> list[Said]:

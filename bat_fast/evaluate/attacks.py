@@ -27,7 +27,9 @@ def make_attack(name: str, model: nn.Module, *, step_size: float | None = None, 
     match = re.fullmatch(r"(.+?)(\d*)", name)
     if match is None or match[1] not in kinds:
         raise ValueError(f"there is no attack {name!r}; there are {', '.join(kinds)} (pgd20 takes 20 steps)")
-    how: dict[str, Any] = {"steps": int(match[2]), "step_size": step_size} if match[2] else {}
+    how: dict[str, Any] = {"steps": int(match[2])} if match[2] else {}
+    if match[2] and not kinds[match[1]].parameter_free:
+        how["step_size"] = step_size
     try:
         return kinds[match[1]](model, **how, **options)
     except TypeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bat_fast.report.words import method_text
 from bat_fast.runs.metrics import attacks_on, metric, title
 
 
@@ -12,7 +13,7 @@ def print_results(results: dict[str, Any], folder: Path, picture: Path) -> None:
     """What a finished run achieved, and where to find it."""
     _print_metrics(
         {name: value for name, value in results["metrics"].items() if name.startswith(("val/", "test/"))},
-        f"{_method(results['config']['method'])}, best epoch {results['epoch']} "
+        f"{method_text(results['config']['method'])}, best epoch {results['epoch']} "
         f"of {results['config']['epochs']} (chosen on val)",
     )
     print(f"run folder  {folder}\npicture     {picture}")
@@ -23,6 +24,10 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
     attack = evaluation["attack"]
     title = f"{path}: {attack['norm']} eps {attack['eps']:.4g}, {evaluation['n_examples']} images"
     _print_metrics(evaluation["metrics"], title)
+    if "broken_by" in evaluation:
+        print("broken by " + ", ".join(f"{name} {count}" for name, count in evaluation["broken_by"].items()))
+    for note in evaluation.get("notes", ()):
+        print(f"WARNING  {note}")
 
 
 def _print_metrics(metrics: dict[str, float], heading: str) -> None:
@@ -42,8 +47,3 @@ def _print_metrics(metrics: dict[str, float], heading: str) -> None:
             if attack != "clean":
                 table.add_row(split, clean, f"{metrics[metric(split, attack)]:.2%}", title(attack))
     Console().print(table)
-
-
-def _method(options: dict[str, Any]) -> str:
-    rest = [f"{key}={value}" for key, value in options.items() if key != "name"]
-    return " ".join([str(options["name"]), *rest])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bat_fast._atomic import atomic_text
-from bat_fast.config import TrainConfig
+from bat_fast.config import TrainConfig, settled
 from bat_fast.ratio import Ratio
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ class RunFolder:
         self.last = path / "checkpoints" / "last.pt"
 
     @staticmethod
-    def default_path(name: str, seed: int = 0) -> Path:
-        """``runs/NAME-DATE-TIME-sSEED``."""
-        return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-s{seed}"
+    def default_path(name: str, seed: int | None = 0) -> Path:
+        """``runs/NAME-DATE-TIME-sSEED``; without the seed for None, where there are several."""
+        end = "" if seed is None else f"-s{seed}"
+        return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}{end}"
 
     def open(self, config: TrainConfig, *, resume: bool) -> None:
         """Create the folder for a new run, or accept the one of the run to resume.
@@ -90,6 +91,15 @@ class RunFolder:
         """
         if self._numbered and not resume:
             self._claim()
+        self.check_free(resume=resume)
+        self.best.parent.mkdir(parents=True, exist_ok=True)
+        if self.config.exists():
+            check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path)
+        else:
+            self.write_config(config)
+
+    def check_free(self, *, resume: bool = False) -> None:
+        """Raise FileExistsError where a file is in the way, or, without ``resume``, another run."""
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file; give another folder with --out")
         if not resume and self.path.exists() and any(self.path.iterdir()):
@@ -97,11 +107,18 @@ class RunFolder:
                 f"{self.path} is not empty; continue that run with --resume, "
                 "or give another folder with --out"
             )
-        self.best.parent.mkdir(parents=True, exist_ok=True)
-        if self.config.exists():
-            check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path)
-        else:
-            self.write_config(config)
+
+    def is_finished(self, config: TrainConfig) -> bool:
+        """Whether there are results of ``config`` with as many epochs.
+
+        Raises:
+            ValueError: there are results of other settings.
+        """
+        if not self.results.exists():
+            return False
+        stored, asked = json.loads(self.results.read_text())["config"], plain(settled(config))
+        check_same(stored, asked, self.path)
+        return bool(stored["epochs"] == asked["epochs"])
 
     def write_config(self, config: TrainConfig) -> None:
         """Write ``config.yaml``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+_TITLES = {"aa": "AutoAttack", "aa_quick": "AutoAttack, quick (upper bound)"}
+
 
 def metric(split: str, attack: str) -> str:
     """The accuracy on ``split`` under ``attack``; the attack ``clean`` is none."""
@@ -19,5 +21,7 @@ def attacks_on(split: str, names: Iterable[str]) -> list[str]:
 
 def title(attack: str) -> str:
     """An attack as people write it: ``PGD-20`` for ``pgd20``."""
+    if attack in _TITLES:
+        return _TITLES[attack]
     match = re.fullmatch(r"([a-z]+)(\d+)", attack)
     return f"{match[1].upper()}-{match[2]}" if match else attack

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from bat_fast.config import TrainConfig
-from bat_fast.runs.folder import plain
+from bat_fast.runs.folder import RunFolder, flat, plain
 from bat_fast.runs.provenance import git_revision, versions
 
 
@@ -40,6 +42,38 @@ def results_of(
         "epoch": best["epoch"],
         "n_examples": sizes,
     }
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The ``results.json`` of a run folder.
+
+    Raises:
+        FileNotFoundError: no such run, or one that has not finished.
+        ValueError: the file is no results of a run.
+    """
+    folder = RunFolder(path)
+    if not folder.results.exists():
+        if folder.config.exists():
+            raise FileNotFoundError(
+                f"the run in {path} has not finished: bat-fast train --resume --out {path}"
+            )
+        raise FileNotFoundError(f"{path} is no run folder: there is no results.json in it")
+    try:
+        results = json.loads(folder.results.read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder.results} is no JSON ({error}): train that run again") from error
+    parts = ("metrics", "config", "versions")
+    if not isinstance(results, dict) or not all(isinstance(results.get(part), dict) for part in parts):
+        raise ValueError(f"{folder.results} was not written by bat_fast: it lacks {', '.join(parts)}")
+    return results
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a stored configuration by their names, such as ``attack.eps``.
+
+    What an older run did not know has the value that is now its default.
+    """
+    return flat(plain(TrainConfig())) | flat(config)
 
 
 def _mean(values: list[float]) -> float:

@@ -6,8 +6,9 @@ from typing import Any
 
 from bat_fast.config import TrainConfig
 from bat_fast.report.curves import draw_curves
+from bat_fast.report.words import run_title
 from bat_fast.runs.checkpoint import load_checkpoint
-from bat_fast.runs.folder import RunFolder
+from bat_fast.runs.folder import RunFolder, plain
 from bat_fast.runs.model_file import metadata_of, save_model
 from bat_fast.runs.results import results_of
 from bat_fast.train.alarms import data_warnings
@@ -40,5 +41,5 @@ def finish(
     metadata = metadata_of(config, parts.architecture, feed.splits.train.class_names)
     save_model(folder.model, parts.evaluated, metadata)
     folder.write_results(results)
-    draw_curves(rows, best["epoch"], folder.curves)
+    draw_curves(rows, best["epoch"], folder.curves, title=run_title(plain(config), folder.path), test=test)
     return results

@@ -149,6 +149,7 @@ def test_our_networks_leave_nothing_to_autograd():
 
 
 def test_weights_of_the_moment_are_used():
+    torch.manual_seed(0)  # a network of negated weights may saturate, where signs are those of rounding
     model = models.create("preactresnet18", num_classes=10)
     x, y = torch.rand(2, 3, 8, 8), torch.tensor([1, 2])
     ours, plain = (PGD(model, steps=2, engine=engine) for engine in ("frozen", "eager"))

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bat_fast import PGD, AttackLoss, models
-from bat_fast.attacks import Attack, by_name, untouched
+from bat_fast.attacks import Attack, AutoAttack, by_name, untouched
 from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import trace
@@ -160,9 +160,16 @@ class HostReads(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", by_name())
+class EnoughError(Exception):
+    """One loop has run; what an attack reads between its loops does not matter here."""
+
+
+@pytest.mark.parametrize("name", [name for name, kind in by_name().items() if kind is not AutoAttack])
 def test_no_attack_reads_on_the_host_in_its_loop(name, monkeypatch):
-    """Every attack there is, called as a user calls it, with the loop on the frozen program."""
+    """Every attack there is, called as a user calls it, with the loop on the frozen program.
+
+    AutoAttack has no loop but those of the others.
+    """
     calls = []
 
     def iterate(attack, loop, **tensors):
@@ -172,6 +179,7 @@ def test_no_attack_reads_on_the_host_in_its_loop(name, monkeypatch):
         with HostReads() as reads:
             loop(program, **tensors)
         calls.append(reads.calls)
+        raise EnoughError
 
     monkeypatch.setattr(Attack, "iterate", iterate)
     with FakeTensorMode():
@@ -179,8 +187,11 @@ def test_no_attack_reads_on_the_host_in_its_loop(name, monkeypatch):
             model = models.create("small_cnn", num_classes=10)
             x, y = torch.rand(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64)
         attack = by_name()[name](model)
+        if hasattr(attack, "steps"):
+            attack.steps = min(attack.steps, 10)
         attack._range_seen = True  # the first batch alone is looked at
-        attack(x, y)
+        with pytest.raises(EnoughError):
+            attack(x, y)
     assert min(calls) > 20
 
 

@@ -327,3 +327,45 @@ def test_the_start_can_be_wider_than_the_ball():
     assert 0.19 < reach <= 0.2 + 1e-6
     with pytest.raises(ValueError, match="start_scale must be a finite number >= 0"):
         PGD(model, start_scale=-1.0)
+
+
+def test_restarts_keep_the_best_run():
+    torch.manual_seed(0)  # a network that a step breaks on some images, and not on others
+    model, (x, y) = network().eval(), batch(40)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    index = torch.arange(100, 140)
+
+    def wrong(attack):
+        with torch.no_grad():
+            return model(attack(x, y, index=index, draw=0)).argmax(1) != y
+
+    eps = next(e / 100 for e in range(1, 50) if wrong(PGD(model, e / 100, steps=1)).float().mean() > 0.3)
+    once, often = PGD(model, eps, steps=1), PGD(model, eps, steps=1, restarts=6)
+    assert (wrong(often) >= wrong(once)).all()
+    assert torch.equal(PGD(model, eps, steps=1, restarts=1)(x, y, draw=3), once(x, y, draw=3))
+    whole = often(x, y, index=index, draw=0)
+    assert torch.equal(often(x[5:9], y[5:9], index=index[5:9], draw=0), whole[5:9])
+    assert (whole - x).abs().max() <= eps + 1e-6
+    right = ~wrong(once) & ~wrong(often)
+    with torch.no_grad():
+        losses = [
+            F.cross_entropy(model(a), y, reduction="none") for a in (once(x, y, index=index, draw=0), whole)
+        ]
+    assert (losses[1] >= losses[0] - 1e-6)[right].all()
+    assert (losses[1] > losses[0])[right].any() or not right.any()
+
+
+@pytest.mark.parametrize("loss", ["kl", "dlr", "margin"])
+def test_restarts_with_other_losses_and_targets(loss):
+    model, (x, y) = network().eval(), batch()
+    assert PGD(model, 0.1, loss=loss, steps=1, restarts=2)(x, y).shape == x.shape
+    if loss != "kl":
+        assert PGD(model, 0.1, loss=loss, steps=1, restarts=2)(x, y, targets=(y + 1) % 10).shape == x.shape
+
+
+def test_restarts_are_checked():
+    with pytest.raises(ValueError, match="restarts must be an integer"):
+        PGD(network(), restarts=0)
+    with pytest.raises(ValueError, match="all runs are the same"):
+        PGD(network(), restarts=2, random_start=False)

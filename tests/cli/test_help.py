@@ -52,7 +52,7 @@ def test_train_help(capsys):
     text = capsys.readouterr().out
     for name in types():
         assert f"--{name}\n" in text
-    for line in ("optim: Stochastic gradient descent", "Method trades:", "--method.temperature", "--dry-run"):
+    for line in ("optim: How the weights move", "Method trades:", "--method.temperature", "--dry-run"):
         assert line in text
     assert "TrainConfig(" not in text
     assert max(map(len, text.splitlines())) <= 110

@@ -2,10 +2,7 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
 from bat_fast import ops
-from bat_fast.report.curves import draw_curves
 from bat_fast.report.info import collect_info, print_info
 from bat_fast.report.progress import Progress, epoch_line
 from bat_fast.report.table import print_evaluation, print_results
@@ -61,16 +58,6 @@ def test_the_bar_reads_the_metrics_at_most_twice_a_second(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "epoch 1/2  loss 0.7123" in out
     assert meter.reads <= 6  # the end of each epoch, and whatever half seconds passed
-
-
-@pytest.mark.slow
-def test_curves(tmp_path):
-    rows = [ROW | {"epoch": epoch} for epoch in range(1, 60)]
-    del rows[3]["val/clean_acc"], rows[3]["val/pgd10_acc"]
-    for name, some in (("many", rows), ("one", rows[:1])):
-        path = tmp_path / f"{name}.png"
-        draw_curves(some, 1, path)
-        assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_tables_show_percent(capsys):

@@ -32,6 +32,9 @@ class AttackedModel(Protocol):
     def backward(self, grad: Tensor) -> Tensor:
         """Gradient [N, C, H, W] at the pixels, from the gradient ``grad`` [N, K] at the logits."""
 
+    def both(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, K] of ``x``, and the gradient at it, where ``grad`` [N, K] is known beforehand."""
+
 
 class Plain:
     """The model itself under autograd, for models that no other engine understands.
@@ -63,6 +66,10 @@ class Plain:
         self._kept = None
         (result,) = torch.autograd.grad(logits, leaf, grad.to(logits.dtype))
         return result
+
+    def both(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, K] of ``x``, and the gradient at it, where ``grad`` [N, K] is known beforehand."""
+        return self.forward(x), self.backward(grad)
 
 
 def autocast(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:

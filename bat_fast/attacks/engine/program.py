@@ -91,6 +91,11 @@ class Program:
         assert result is not None
         return result
 
+    def both(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, K] of ``x``, and the gradient at it, where ``grad`` [N, K] is known beforehand."""
+        logits = self.forward(x)
+        return logits, self.backward(grad.to(logits.dtype))
+
     def __str__(self) -> str:
         """The kinds of its layers and how many there are."""
         names = [type(layer).__name__.removesuffix("Layer").lower() for layer in self.layers]

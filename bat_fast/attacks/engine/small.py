@@ -71,6 +71,12 @@ class SmallNetwork:
         assert result is not None
         return result
 
+    def both(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, K] of ``x``, and the gradient at it, where ``grad`` [N, K] is known beforehand."""
+        logits, result = network_gradient(x, grad, **self._given)
+        assert result is not None
+        return logits, result
+
     def climb(self, adv: Tensor, clean: Tensor, **how: Any) -> None:
         """All steps of PGD; arguments as in `bat_fast.ops.network.network_attack_`."""
         network_attack_(adv, clean, **how, **self._given)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from bat_fast.cli.parser import Interrupted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bat_fast.cli.settings import Command
+    from bat_fast.config import TrainConfig
+    from bat_fast.runs.folder import RunFolder
 
 SUMMARY = "train a model: bat-fast train --recipe digits-bat"
 
@@ -16,17 +26,45 @@ def run(words: list[str]) -> None:
     command = read_command(words)  # before torch is loaded: a typo is answered at once
     for package in ("matplotlib", "rich"):  # needed at the end of the run: better missed now than then
         import_module(package)
-    from bat_fast.report.table import print_results
     from bat_fast.runs.folder import RunFolder
-    from bat_fast.train import Trainer
     from bat_fast.train.build import dry_run
 
     if command.dry_run:
         print(dry_run(command.config))
-        return
-    trainer = Trainer(
-        command.config, RunFolder(command.out, numbered=not command.named), resume=command.resume
-    )
+    elif command.seeds:
+        _train_seeds(command)
+    else:
+        folder = RunFolder(command.out, numbered=not command.named)
+        out = _train(command.config, folder, command.resume)
+        print(f"report      bat-fast report {shlex.quote(str(out))}")
+
+
+def _train_seeds(command: Command) -> None:
+    """A run for each seed, one after the other, and their comparison."""
+    from bat_fast.report.compare import group_runs, print_comparison
+    from bat_fast.runs.folder import RunFolder
+
+    folders = {seed: RunFolder(command.out / f"seed-{seed}") for seed in command.seeds}
+    for folder in folders.values() if not command.resume else ():
+        folder.check_free()  # all of them now, rather than the last one after hours
+    again = f"bat-fast train --resume --out {command.out} --seeds {' '.join(map(str, command.seeds))}"
+    for seed, folder in folders.items():
+        config = replace(command.config, seed=seed)
+        if command.resume and folder.is_finished(config):
+            print(f"run folder  {folder.path} (finished)", flush=True)
+            continue
+        _train(config, folder, command.resume, again)
+    paths = [folder.path for folder in folders.values()]
+    print_comparison(group_runs(paths))
+    print(f"report      bat-fast report {shlex.join(map(str, paths))}")
+
+
+def _train(config: TrainConfig, folder: RunFolder, resume: bool, again: str | None = None) -> Path:
+    """Train one run and print its results; the folder that it took. ``again`` is the command to go on."""
+    from bat_fast.report.table import print_results
+    from bat_fast.train import Trainer
+
+    trainer = Trainer(config, folder, resume=resume)
     out = trainer.folder.path
     print(f"run folder  {out}", flush=True)
     print(f"data        {trainer.feed.describe()}", flush=True)
@@ -34,6 +72,8 @@ def run(words: list[str]) -> None:
         results = trainer.fit()
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted after epoch {trainer.epoch}; continue with: bat-fast train --resume --out {out}"
+            f"interrupted after epoch {trainer.epoch}; continue with: "
+            f"{again or f'bat-fast train --resume --out {out}'}"
         ) from None
     print_results(results, out, trainer.folder.curves)
+    return out
