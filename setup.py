@@ -53,7 +53,7 @@ class CMakeBuild(build_ext):
         package = ROOT if self.editable_mode else Path(self.build_lib).resolve()
         build = ROOT / "build" / "cmake"
         configure = [
-            tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-Wno-dev",
+            tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", "-DCMAKE_BUILD_TYPE=Release",
             f"-DBAT_FAST_CUDA={os.environ.get('BAT_FAST_CUDA', 'auto')}",
             f"-DBAT_FAST_ARCHS={os.environ.get('BAT_FAST_ARCHS', '')}",

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bat_fast._install import rebuild
+
 _FOLDER = Path(__file__).parent / "lib"
 _LIBRARY = torch.library.Library("bat_fast", "FRAGMENT")
 _OPERATORS: dict[str, Callable[..., Any]] = {}  # name -> reference
@@ -26,9 +28,7 @@ def _load() -> dict[str, Any]:
     if os.environ.get("BAT_FAST_NATIVE") == "0":
         return {}
     path = _FOLDER / "libbat_fast.so"
-    hint = (
-        "every operator runs its slower PyTorch reference; build it with `pip install --no-build-isolation .`"
-    )
+    hint = f"every operator runs its slower PyTorch reference; build it with `{rebuild()}`"
     if not path.exists():
         warnings.warn(f"bat_fast: the native library is not built: {hint}", stacklevel=2)
         return {}
@@ -39,13 +39,25 @@ def _load() -> dict[str, Any]:
         warnings.warn(f"bat_fast: the native library does not load ({reason}): {hint}", stacklevel=2)
         return {}
     info: dict[str, Any] = json.loads((_FOLDER / "build.json").read_text())
-    if torch.cuda.is_available() and not info["cuda"]:
-        warnings.warn(
-            "bat_fast: built without CUDA, so CUDA tensors run the slower PyTorch references; "
-            "install the CUDA toolkit (nvcc) and reinstall",
-            stacklevel=2,
-        )
+    if (slow := slow_on_gpu(info)) is not None:
+        warnings.warn(f"bat_fast: {slow}", stacklevel=2)
     return info
+
+
+def slow_on_gpu(build: dict[str, Any]) -> str | None:
+    """Why the GPU of this machine does not run kernels, and what to do, in one line; None where it does.
+
+    pip hides what a build says, so this has to be said by whatever is used.
+
+    Args:
+        build: of the library, as `build_info` has it.
+    """
+    if build.get("cuda") or not torch.cuda.is_available():
+        return None
+    return (
+        "built without CUDA, so CUDA tensors run the slower PyTorch references: install the CUDA toolkit "
+        f"(nvcc), then `{rebuild()}`"
+    )
 
 
 _BUILD = _load()

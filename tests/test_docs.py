@@ -1,32 +1,91 @@
-"""Every Python snippet of the documentation runs; those of one page share their names."""
+"""Every Python snippet of the documentation runs; those of one page share their names.
+
+One that begins with ``# NAME.py`` is that file too. On `PAGES_OF_COMMANDS` the commands run as well, in their turn.
+"""
 
 import re
+import shlex
+import sys
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from bat_fast import methods
+from bat_fast.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if page.exists()]
+DOCS = ROOT / "docs"
+PAGES = [page for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))] if page.exists()]
+PAGES_OF_COMMANDS = [DOCS / "your-model.md", DOCS / "run-folder.md"]
+HOSTS = ("lightning", "accelerate")  # of which a snippet may make use, where they are installed
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of all that stands in fences."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def snippets(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for language, text in blocks(page) if language == "python"]
 
 
-def run(page: Path) -> dict:
+def host_of(code: str) -> str | None:
+    """The host that a snippet imports."""
+    return next((host for host in HOSTS if re.search(rf"^(import|from) {host}\b", code, re.MULTILINE)), None)
+
+
+def run(page: Path, *, commands: bool = False, without: tuple[str, ...] = ()) -> dict:
     names: dict = {"__name__": page.stem}
-    for number, code in enumerate(snippets(page), 1):
-        exec(compile(code, f"{page.name}, snippet {number}", "exec"), names)
+    for number, (language, code) in enumerate(blocks(page), 1):
+        if language == "bash" and commands:
+            for line in re.findall(r"^bat-fast (.*?)(?:  # .*)?$", code, re.MULTILINE):
+                assert main(shlex.split(line)) == 0, line
+        if language != "python" or host_of(code) in without:
+            continue
+        if file := re.match(r"# (\w+\.py)\n", code):
+            Path(file[1]).write_text(code)
+        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
     return names
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_snippets(page, tmp_path, monkeypatch):
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder, from which modules are imported, in a process as torchrun starts it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).parent == tmp_path:
+            del sys.modules[name]
+
+
+SLOW = [*PAGES_OF_COMMANDS, DOCS / "your-loop.md"]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in SLOW], ids=lambda page: page.name)
+def test_snippets(page, folder):
     run(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SLOW, ids=lambda page: page.name)
+def test_pages_that_train(page, folder):
+    run(page, commands=page in PAGES_OF_COMMANDS, without=HOSTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_snippet_for(host, folder):
+    if find_spec(host) is None:
+        pytest.skip(f"{host} is not installed")
+    page = DOCS / "your-loop.md"
+    assert [host_of(code) for code in snippets(page)].count(host) == 1
+    run(page, without=tuple(other for other in HOSTS if other != host))
 
 
 def test_the_method_of_the_documentation_trains(tmp_path, monkeypatch):
@@ -55,3 +114,9 @@ def test_every_method_is_in_the_documentation():
     text = (ROOT / "docs" / "methods.md").read_text()
     for name in methods.names():
         assert f"| `{name}` |" in text, name
+
+
+def test_links_lead_to_files():
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

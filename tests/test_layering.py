@@ -18,6 +18,7 @@ BENCHMARKS = sorted(BENCH.rglob("*.py"))
 
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
+    {"_install"},
     {"_native", "_checks", "_atomic", "_logits", "_random", "ratio", "spelling", "device", "batch"},
     {"values"},
     {"config"},

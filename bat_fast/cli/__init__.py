@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
+import select
 import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
+from bat_fast._install import install
 from bat_fast.cli import verbs
 from bat_fast.cli.parser import BAD_INPUT, Interrupted
 from bat_fast.spelling import hint
 
 _OPTIONAL = {"yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
+_STDOUT = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (failure), 2 (bad input), 130 (interrupted)."""
+    """Run the command line and return its exit status.
+
+    0, 1 (failure), 2 (bad input), 130 (interrupted), 141 (nobody reads what is printed any more, as with
+    ``| head``).
+    """
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        # What is still to be written would be an error again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+        return 141
+
+
+def _main(arguments: list[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -25,10 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _say(str(error) if isinstance(error, Interrupted) else "interrupted", 130)
     except Exception as error:
-        if debug:
+        if debug or (isinstance(error, BrokenPipeError) and not _is_read()):
             raise
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OPTIONAL:
-            return _say(f'error: {error.name} is not installed: pip install "bat_fast[train]"', 1)
+            return _say(f"error: {error.name} is not installed: {install(str(error.name))}", 1)
         return _say(f"error: {_one_line(error)}", 2 if isinstance(error, BAD_INPUT) else 1)
 
 
@@ -65,6 +87,13 @@ def _usage() -> str:
         "`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error, "
         "--version the version."
     )
+
+
+def _is_read() -> bool:
+    """Whether what is printed still has a reader: a pipe without one is in the state of an error."""
+    poll = select.poll()
+    poll.register(_STDOUT, 0)
+    return not poll.poll(0)
 
 
 def _one_line(error: Exception) -> str:

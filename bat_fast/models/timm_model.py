@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bat_fast._install import install
 from bat_fast.models.activation import activation, replace_relu
 from bat_fast.models.base import Classifier, Spec
 from bat_fast.spelling import hint
@@ -78,7 +79,7 @@ def _create(name: str, spec: Spec) -> Any:
     try:
         import timm
     except ImportError:
-        raise ImportError('timm models need timm: pip install "bat_fast[train]"') from None
+        raise ImportError(f"timm models need timm: {install('timm')}") from None
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}{hint(name, timm.list_models())}")
     options: dict[str, Any] = {"num_classes": spec.num_classes, "in_chans": spec.in_channels}

@@ -43,10 +43,14 @@ def print_info(info: dict[str, Any]) -> None:
         ("cuda", info["cuda"] or "torch has none"),
         ("gpus", gpus),
         ("dali", info["dali"]),
-        ("cpu", f"{info['cpu']}, {info['cores']} cores, {info['threads']} threads"),
+        ("cpu", f"{info['cpu']}, {_counted(info['cores'], 'core')}"),
+        ("threads", f"torch computes with {_counted(info['threads'], 'thread')} (OMP_NUM_THREADS)"),
     ]
-    rows += [(f"build {key}", _text(value)) for key, value in info["build"].items()]
-    if not info["build"]:
+    build = {key: value for key, value in info["build"].items() if value}
+    if info["build"]:
+        build["cuda"] = build.get("cuda") or _native.slow_on_gpu(build) or "no"
+        rows += [(f"build {key}", str(value)) for key, value in build.items()]
+    else:
         rows.append(("build", "no native library: every operator runs its reference"))
     width = max(len(name) for name in [*dict(rows), *info["operators"]]) + 2
     for name, value in rows:
@@ -60,5 +64,5 @@ def _implementation(name: str, device: str) -> str:
     return "native" if ops.is_native(name, device) else "reference"
 
 
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

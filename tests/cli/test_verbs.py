@@ -169,8 +169,28 @@ def test_a_missing_package_is_one_line(package, tmp_path, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, module)
     assert main(TINY) == 1
     captured = capsys.readouterr()
-    assert captured.err == f'bat-fast: error: {package} is not installed: pip install "bat_fast[train]"\n'
+    name = "pyyaml" if package == "yaml" else package
+    assert captured.err.startswith(f"bat-fast: error: {package} is not installed: pip install {name}")
+    assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["recipes"], ["--help"], ["train", "--help"]], ids=" ".join)
+def test_a_reader_that_leaves_is_no_error(words):
+    command = [sys.executable, "-m", "bat_fast", *words]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child.stdout.close()
+    assert child.wait(60) == 141
+    assert child.stderr.read() == b""
+
+
+def test_a_pipe_that_breaks_elsewhere_is_one(monkeypatch, capsys):
+    def fail():
+        raise BrokenPipeError(32, "a worker is gone")
+
+    monkeypatch.setattr("bat_fast.report.info.collect_info", fail)
+    assert main(["info"]) == 2
+    assert capsys.readouterr().err == "bat-fast: error: [Errno 32] a worker is gone\n"
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
+from bat_fast._install import install
 from bat_fast.data.augment import windows
 from bat_fast.data.files import Decoding, Files, crop_of, decode_rows, start_decoding
 from bat_fast.data.loaders.base import Loader, Pixels
@@ -31,7 +32,9 @@ def missing() -> str | None:
         import nvidia.dali  # noqa: F401
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("nvidia"):
-            return 'DALI is not installed: pip install "bat_fast[dali]" (CUDA 12: [dali-cu12])'
+            old = (torch.version.cuda or "").startswith("12.")
+            kind = ("nvidia-dali-cuda120", "dali-cu12") if old else ("nvidia-dali-cuda130", "dali")
+            return f"DALI is not installed: {install(*kind)}"
         return f"DALI cannot be imported ({' '.join(str(error).split())})"
     return None
 

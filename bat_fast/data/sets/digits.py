@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from bat_fast._install import install
 from bat_fast.data.source import Shape, Source, Splits, pixel_stats
 
 SHAPE = Shape(10, 1, 8)
@@ -29,7 +30,7 @@ def load(seed: int) -> Splits:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError:
-        raise ImportError('the digits data need scikit-learn: pip install "bat_fast[train]"') from None
+        raise ImportError(f"the digits data need scikit-learn: {install('sklearn')}") from None
     if not 0 <= seed < 1 << 32:
         raise ValueError(f"seed of the digits split must be in [0, 2^32), got {seed}")
     bunch = load_digits()

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bat_fast._install import install
 from bat_fast.data.sets._download import download
 from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
 
@@ -46,7 +47,7 @@ def _read(root: Path, part: str) -> tuple[Tensor, Tensor]:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise ImportError('SVHN needs scipy: pip install "bat_fast[train]"') from None
+        raise ImportError(f"SVHN needs scipy: {install('scipy')}") from None
     from torchvision.datasets import SVHN
 
     _, file, checksum = SVHN.split_list[part][:3]
