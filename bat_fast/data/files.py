@@ -81,7 +81,8 @@ class Files:
         if not self.exact:
             top, left, height, width = crop_of(image.height, image.width, window)
             box = (left, top, left + width, top + height)
-            image = image.resize(size, Image.Resampling.BILINEAR, box=box)  # with antialiasing
+            # With antialiasing. Cut first: given the box, Pillow would mix in what lies beside it.
+            image = image.crop(box).resize(size, Image.Resampling.BILINEAR)
         elif image.size != size:
             raise ValueError(self.blame(row, f"it has {image.width}x{image.height} pixels, not {self.size}"))
         return torch.from_numpy(np.array(image))

@@ -144,8 +144,11 @@ def test_a_cache_of_it_is_the_same_set(parts, tmp_path, capsys):
                 next(iter(create_loader(s, 30, kind="resident", shuffle=False, seed=0))) for s in (one, two)
             )
             assert torch.equal(a.x, b.x)
-    with pytest.raises(ValueError, match=r"prepared with size 8 and exact false, and data\.options says 16"):
-        load("image_folder", seed=3, root=tmp_path, options={"size": 16})
+    said = r"prepared with size 8 and exact false, and data.options says 16 and false"
+    assert load("image_folder", seed=3, root=tmp_path, options={"size": 16}).train.image_size == 16
+    assert f"{said}; the files are read instead" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=said):
+        load("image_folder", seed=3, root=tmp_path / "bat_fast_cache", options={"size": 16})
     with pytest.raises(ValueError, match=r"resized_crop: .*--data\.options\.cache false"):
         create_loader(cached.train, 4, shuffle=True, seed=0, augment=Augment(resized_crop=True))
     put(tmp_path / parts[0] / "cat" / "new.png")

@@ -43,7 +43,7 @@ def test_parts(parts, wanted, tmp_path):
         side = 18  # 7/8 of 20, rounded upwards
         box = (3, 1, 3 + side, 1 + side)
         for x, number in zip(batch.x, batch.index.tolist(), strict=True):
-            cut = rows[number].convert("RGB").resize((8, 8), Image.Resampling.BILINEAR, box=box)
+            cut = rows[number].convert("RGB").crop(box).resize((8, 8), Image.Resampling.BILINEAR)
             assert torch.equal((x * 255).byte(), torch.from_numpy(np.array(cut)).permute(2, 0, 1))
     assert choose(splits.train, "cpu")[0] == "torch"
 

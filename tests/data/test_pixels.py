@@ -91,9 +91,11 @@ def test_every_loader_gives_the_same_pixels(kind, odd):
     for pixels, row in zip(x, test.rows.tolist(), strict=True):
         path = test.images.path(row)
         difference = (pixels - load_image(path, 48)).abs() * 255
-        resized = kind == "dali" and path.rpartition("/")[2] in plain
-        assert difference.max() < (3 if resized else 1e-6), path
-        assert difference.mean() < (0.5 if resized else 1e-6), path
+        if kind == "dali" and path.rpartition("/")[2] in plain:  # resized by DALI: rounded otherwise
+            assert difference[:, 1:-1, 1:-1].max() < 1.01, path
+            assert difference.max() < 4, f"{path}: beyond its edge DALI repeats the last pixel"
+        else:
+            assert torch.equal(pixels, load_image(path, 48)), path
 
 
 def test_the_cache_holds_the_same_pixels(odd, tmp_path):
@@ -173,6 +175,7 @@ def test_images_stand_upright(tmp_path):
             assert x[:, 20:].mean() < 0.05, path
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_is_no_reason_to_lose_an_image(tmp_path):
     photo(32, 32).save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0" + struct.pack("<I", 9999))
     assert load_image(tmp_path / "x.jpg", 32, exact=True).shape == (3, 32, 32)

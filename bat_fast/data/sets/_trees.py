@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -67,26 +68,31 @@ def load_tree(
         name, root, parts, size, exact, stats: of `tree_contents`; ``parts`` may be None where ``root`` is a
             cache.
         val, test, seed: of `bat_fast.data.parts.cut_parts`.
-        cache: take the cache.
+        cache: take the cache, where there is one.
 
     Raises:
-        ValueError: an option is out of range or not that of the cache, which may be damaged.
+        ValueError: an option is out of range, or the cache is damaged, or of other files. One that was made
+            with another ``size`` or ``exact`` is passed over with a line on stderr, if there are files.
     """
     found = find_cache(root) if cache else None
-    if found is None:
-        assert parts is not None  # only a cache has none
-        contents = tree_contents(name, root, parts, size, exact, stats)
-        whole, train, held = source_of(contents), contents.train, contents.held
+    cached = load_cache(found) if found else None
+    if cached and (cached.whole.image_size, cached.exact) != (size, exact):
+        other = (
+            f"cache {found}: its images were prepared with size {cached.whole.image_size} and exact "
+            f"{str(cached.exact).lower()}, and data.options says {size} and {str(exact).lower()}"
+        )
+        if parts is None:
+            raise ValueError(f"{other}: give those of the cache")
+        print(f"{other}; the files are read instead", file=sys.stderr, flush=True)
+        cached = None
+    files = None if parts is None else tree_contents(name, root, parts, size, exact, stats)
+    if cached:
+        whole, train, held, _ = cached
+        if files and found:
+            check_fresh(found, files)
     else:
-        whole, train, held, was_exact = load_cache(found)
-        if (whole.image_size, was_exact) != (size, exact):
-            raise ValueError(
-                f"cache {found}: its images were prepared with size {whole.image_size} and exact "
-                f"{str(was_exact).lower()}, and data.options says {size} and {str(exact).lower()}: prepare "
-                "them with those, or take the files with --data.options.cache false"
-            )
-        if parts is not None:
-            check_fresh(found, tree_contents(name, root, parts, size, exact, stats))
+        assert files is not None  # only a cache has no parts
+        whole, train, held = source_of(files), files.train, files.held
     most = 0 if stats else _MEASURED
     return cut_parts(whole, train, held, val=val, test=test, seed=seed, most=most)
 
