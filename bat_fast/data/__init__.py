@@ -20,7 +20,7 @@ from bat_fast.data.loaders import choose, create_loader
 from bat_fast.data.loaders.base import Loader
 from bat_fast.data.loaders.resident import ResidentLoader
 from bat_fast.data.sets import GIVEN, find, names
-from bat_fast.data.single import crops, load_image
+from bat_fast.data.single import crops, has_size, load_image
 from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
 from bat_fast.ratio import Ratio
 
@@ -42,6 +42,7 @@ __all__ = [
     "from_arrays",
     "from_loader",
     "has_option",
+    "has_size",
     "join",
     "load",
     "load_image",

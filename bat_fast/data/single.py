@@ -42,6 +42,17 @@ def load_image(path: str | Path, size: int, *, exact: bool = False, channels: in
     return pixels.contiguous()
 
 
+def has_size(path: str | Path, size: int) -> bool:
+    """Whether an image file has size x size pixels; False too where it is no image."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return bool(image.size == (size, size))
+    except OSError:
+        return False
+
+
 def crops(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> bool:
     """Whether the files of data set ``name`` are cropped and resized; the others have one size.
 
