@@ -34,6 +34,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
+    "datasets",
     "nvidia",
     "timm",
     "sklearn",

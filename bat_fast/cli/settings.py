@@ -14,6 +14,7 @@ from bat_fast.cli.catalogue import data_names, method_names, options_of, types
 from bat_fast.cli.parser import Parser
 from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words, stored_file
 from bat_fast.config import TrainConfig, recipes
+from bat_fast.config.data import GIVEN
 from bat_fast.config.limits import problems
 from bat_fast.runs.folder import RunFolder, flat, plain
 from bat_fast.spelling import hint, meant, nearest
@@ -196,6 +197,8 @@ _REGISTRIES = {"data set": ("data", data_names), "method": ("methods", method_na
 
 def _name(kind: str, word: str, origin: str) -> str:
     """``word`` as the package spells it, which is asked itself where no file has a name like that."""
+    if word == GIVEN:  # by `Trainer(splits=)`: whoever asks for the data says so
+        return word
     package, listed = _REGISTRIES[kind]
     known = listed()
     if meant(word, known) is None and nearest(word, known) is None:

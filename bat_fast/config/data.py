@@ -8,6 +8,9 @@ from typing import Any, Literal
 from bat_fast.ratio import Ratio
 from bat_fast.values import Settings
 
+GIVEN = "given in Python"
+"""In place of the name of a data set, where a program brought the splits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelNoiseConfig(Settings, place="data.label_noise"):

@@ -14,15 +14,18 @@ from typing import Any
 from bat_fast.data.augment import Augment
 from bat_fast.data.extra import ExtraData
 from bat_fast.data.files import Files
+from bat_fast.data.given import from_arrays, from_loader, join
 from bat_fast.data.label_noise import add_label_noise
 from bat_fast.data.loaders import choose, create_loader
 from bat_fast.data.loaders.base import Loader
 from bat_fast.data.loaders.resident import ResidentLoader
-from bat_fast.data.sets import find, names
+from bat_fast.data.sets import GIVEN, find, names
+from bat_fast.data.single import crops, load_image
 from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
 from bat_fast.ratio import Ratio
 
 __all__ = [
+    "GIVEN",
     "Augment",
     "ExtraData",
     "Files",
@@ -34,8 +37,14 @@ __all__ = [
     "add_label_noise",
     "choose",
     "create_loader",
+    "crops",
     "divide",
+    "from_arrays",
+    "from_loader",
+    "has_option",
+    "join",
     "load",
+    "load_image",
     "names",
     "pixel_stats",
     "shape",
@@ -66,6 +75,15 @@ def train_images(name: str) -> int | None:
         ValueError: no such data set.
     """
     return getattr(find(name), "TRAIN_IMAGES", None)
+
+
+def has_option(name: str, option: str) -> bool:
+    """Whether data set ``name`` has ``data.options`` of that name.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return option in inspect.signature(find(name).load).parameters
 
 
 def load(

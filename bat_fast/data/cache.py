@@ -20,6 +20,7 @@ from bat_fast.data.files import Files, decode_rows
 from bat_fast.data.source import Source
 
 FOLDER = "bat_fast_cache"
+UNKNOWN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # mean and std until they are measured
 _CHUNK = 1024  # files between two points to resume from
 _FORMAT = 1
 _LEFT_OUT = -1  # the label of a file that could not be decoded
@@ -30,11 +31,13 @@ class Contents(NamedTuple):
 
     Args:
         name: of the data set.
-        files: the images of the training part, and then those of the test part.
+        files: the images of the training part, then those of a published validation part, if there is one,
+            and then those of the test part.
         labels: one for each file.
         classes: the names of the classes.
         train: how many files are the training part.
-        stats: mean and std of each channel.
+        stats: mean and std of each channel; None where they are measured when the cache is read.
+        held: how many files are the published validation part.
     """
 
     name: str
@@ -42,11 +45,16 @@ class Contents(NamedTuple):
     labels: list[int]
     classes: tuple[str, ...]
     train: int
-    stats: tuple[tuple[float, ...], tuple[float, ...]]
+    stats: tuple[tuple[float, ...], tuple[float, ...]] | None
+    held: int = 0
 
     def fingerprint(self) -> str:
         """A hash of everything but the pixels."""
         parts = [self.name, str(self.files.size), str(self.train), *self.classes]
+        if not self.files.exact:
+            parts.append("resized")
+        if self.held:
+            parts.append(f"{self.held} validate")
         parts += [f"{name}\t{label}" for name, label in zip(self.files.names, self.labels, strict=True)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -104,7 +112,7 @@ def build_cache(
             atomic_text(journal, json.dumps(state))
             if progress is not None:
                 progress(rows.stop, total)
-    labels = np.array(contents.labels)
+    labels, (mean, std) = np.array(contents.labels), contents.stats or UNKNOWN
     labels[[int(row) for row in state["failed"]]] = _LEFT_OUT
     np.save(draft / "labels.npy", labels)
     meta = {
@@ -112,9 +120,11 @@ def build_cache(
         "name": contents.name,
         "classes": list(contents.classes),
         "train": contents.train,
+        "held": contents.held,
+        "exact": contents.files.exact,
         "images": [total, size, size, 3],
-        "mean": contents.stats[0],
-        "std": contents.stats[1],
+        "mean": mean,
+        "std": std,
         "fingerprint": mark,
         "sha256": {name: _hash(draft / name) for name in ("images.npy", "labels.npy")},
         "left_out": sorted(state["failed"].values()),
@@ -135,8 +145,24 @@ def find_cache(root: Path) -> Path | None:
     return None
 
 
-def load_cache(folder: Path) -> tuple[Source, int]:
-    """All samples of a cache, memory-mapped, and how many of them are training samples.
+class Cached(NamedTuple):
+    """What lies in a cache.
+
+    Args:
+        whole: all samples, memory-mapped.
+        train: how many of them are training samples; they come first.
+        held: how many are the published validation part; they come next.
+        exact: whether the files had the size of the images.
+    """
+
+    whole: Source
+    train: int
+    held: int
+    exact: bool
+
+
+def load_cache(folder: Path) -> Cached:
+    """Open a cache.
 
     The labels are checked against their hash, the pixels only for their number: reading them all takes as
     long as an epoch. ``bat-fast prepare`` on a complete cache checks both.
@@ -168,7 +194,9 @@ def load_cache(folder: Path) -> tuple[Source, int]:
         tuple(meta["std"]),
         rows=index,
     )
-    return source, int((index < meta["train"]).sum())
+    train = int((index < meta["train"]).sum())
+    held = int((index < meta["train"] + meta.get("held", 0)).sum()) - train
+    return Cached(source, train, held, meta.get("exact", True))
 
 
 def check_fresh(folder: Path, contents: Contents) -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+from bat_fast.data.headers import plain_size
+from bat_fast.data.pixels import rgb
+
 CENTRE = 224 / 256  # share of the shorter side that a centre crop keeps, the usual one of ImageNet
+# What the plugins of Pillow raise for damaged files.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files that decode to [3, size, size] uint8; grey ones become RGB.
+    """Image files that decode to [3, size, size] uint8, by the rule of `bat_fast.data.pixels.rgb`.
 
     Args:
         root: the folder that ``names`` start from.
@@ -41,11 +46,20 @@ class Files:
         """The file of a row."""
         return f"{self.root}/{self.names[row]}"
 
-    def decode(
-        self,
-        row: int,
-        window: Sequence[float] | None = None,
-    ) -> Tensor:
+    @property
+    def on_disk(self) -> bool:
+        """Whether `path` is a file that another decoder can open."""
+        return True
+
+    def plain_size(self, row: int) -> tuple[int, int] | None:
+        """Height and width of a file that every decoder reads alike, None for others (`headers`)."""
+        return plain_size(self.path(row))
+
+    def open(self, row: int) -> str | BinaryIO:
+        """What Pillow opens for a row."""
+        return self.path(row)
+
+    def decode(self, row: int, window: Sequence[float] | None = None) -> Tensor:
         """The image of a row, [size, size, 3] uint8.
 
         Args:
@@ -59,20 +73,16 @@ class Files:
 
         size = (self.size, self.size)
         try:
-            with Image.open(self.path(row)) as file:
-                image = file.convert("RGB")
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-        ) as error:  # what Pillow raises for broken files
+            with Image.open(self.open(row)) as file:
+                image = rgb(file)
+        except (*_BROKEN, Image.DecompressionBombError) as error:
             reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
             raise ValueError(self.blame(row, reason)) from None
         if not self.exact:
             top, left, height, width = crop_of(image.height, image.width, window)
             box = (left, top, left + width, top + height)
-            image = image.resize(size, Image.Resampling.BILINEAR, box=box)  # with antialiasing
+            # With antialiasing. Cut first: given the box, Pillow would mix in what lies beside it.
+            image = image.crop(box).resize(size, Image.Resampling.BILINEAR)
         elif image.size != size:
             raise ValueError(self.blame(row, f"it has {image.width}x{image.height} pixels, not {self.size}"))
         return torch.from_numpy(np.array(image))
@@ -107,26 +117,53 @@ def crop_of(height: int, width: int, window: Sequence[float] | None, least_area:
         least_area: smallest share of the area.
     """
     if window is None:
-        side = max(1, round(CENTRE * min(height, width)))
+        side = max(1, _rounded(CENTRE * min(height, width)))
         return Crop((height - side) // 2, (width - side) // 2, side, side)
     area = (least_area + (1 - least_area) * window[0]) * height * width
     aspect = math.exp((2 * window[1] - 1) * math.log(4 / 3))
-    w = min(width, max(1, round(math.sqrt(area * aspect))))
-    h = min(height, max(1, round(math.sqrt(area / aspect))))
+    w = min(width, max(1, _rounded(math.sqrt(area * aspect))))
+    h = min(height, max(1, _rounded(math.sqrt(area / aspect))))
     return Crop(int(window[2] * (height - h + 1)), int(window[3] * (width - w + 1)), h, w)
 
 
-def decode_rows(
+def _rounded(length: float) -> int:
+    """The nearest integer, halves upwards; `round` takes the even one, so that 52.5 and 53.5 differ by 2."""
+    return math.floor(length + 0.5)
+
+
+class Decoding(NamedTuple):
+    """Files that are being decoded.
+
+    Args:
+        pixels: [N, size, size, 3] uint8; 0 where a file failed.
+        failed: place among the files -> why.
+        work: ends when all are done.
+    """
+
+    pixels: Tensor
+    failed: dict[int, str]
+    work: Iterator[None]
+
+    def result(self) -> tuple[Tensor, dict[int, str]]:
+        """``pixels`` and ``failed``, when all are done."""
+        for _ in self.work:
+            pass
+        return self.pixels, self.failed
+
+
+def start_decoding(
     files: Files,
     rows: Sequence[int],
     windows: Sequence[Sequence[float]] | None = None,
     pool: ThreadPoolExecutor | None = None,
-) -> tuple[Tensor, dict[int, str]]:
-    """Decode several files.
+) -> Decoding:
+    """Decode several files: in ``pool`` from now on, without one when the result is asked for.
 
-    Returns:
-        [N, size, size, 3] uint8, and for every file that failed its place among ``rows`` and the reason; the
-        pixels there are 0.
+    Args:
+        files: the images.
+        rows: which of them, N.
+        windows: of `Files.decode`, for each of them.
+        pool: threads.
     """
     pixels = torch.zeros((len(rows), files.size, files.size, 3), dtype=torch.uint8)
     failed: dict[int, str] = {}
@@ -137,6 +174,19 @@ def decode_rows(
         except ValueError as error:
             failed[place] = str(error)
 
-    for _ in (pool.map if pool else map)(decode, range(len(rows))):
-        pass
-    return pixels, failed
+    return Decoding(pixels, failed, (pool.map if pool else map)(decode, range(len(rows))))
+
+
+def decode_rows(
+    files: Files,
+    rows: Sequence[int],
+    windows: Sequence[Sequence[float]] | None = None,
+    pool: ThreadPoolExecutor | None = None,
+) -> tuple[Tensor, dict[int, str]]:
+    """Decode several files; arguments are those of `start_decoding`.
+
+    Returns:
+        [N, size, size, 3] uint8, and for every file that failed its place among ``rows`` and the reason; the
+        pixels there are 0.
+    """
+    return start_decoding(files, rows, windows, pool).result()

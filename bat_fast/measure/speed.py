@@ -35,6 +35,7 @@ def measure_speed(
     with_peers: bool = False,
     run: Path | None = None,
     images: int = 1000,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Time the attack and the training step of ``config``, and see how strong the attack is.
 
@@ -51,6 +52,7 @@ def measure_speed(
         with_peers: add `bat_fast.measure.peers`.
         run: folder of a finished run with the model and the data of ``config``.
         images: of that run, to see the strength on; more where that fills a batch.
+        tell: hears what is being done, and of each variant what was found first.
 
     Returns:
         ``rows``, one dict per variant: ``name``, ``attack_ms``, ``attack_img_s``, ``step_ms``,
@@ -89,7 +91,11 @@ def measure_speed(
         same = build.build_attack(config, build.build_method(config), rival)
         found = peers(rival, eps=same.eps, step_size=same.step_size, steps=same.steps)
         others = {name: partial(_peer, attack) for name, attack in found.items()}
-    reached = {name: strength(judge, batches, attack) for name, attack in (ours | others).items()}
+    reached = {}
+    for name, attack in (ours | others).items():
+        reached[name] = strength(judge, batches, attack)
+        if tell is not None:
+            tell(f"{name}: loss {reached[name].loss:.4f}")
     clean = strength(judge, batches)
     eager = replace(config, attack=replace(config.attack, engine="eager", precision="fp32"))
     plain = reached.get("eager fp32") or strength(judge, batches, _attack(eager, copy.deepcopy(model)))
@@ -98,10 +104,14 @@ def measure_speed(
     attacks: dict[str, Callable[[], object]] = {name: partial(attack, batch) for name, attack in ours.items()}
     attacks |= {name: partial(attack, batch) for name, attack in others.items()}
     memory = {name: growth_mib(call, device) for name, call in (attacks | steps).items()}
-    attack_times, step_times = (interleaved(runs, seconds, least=3, warm=1) for runs in (attacks, steps))
+    times = []
+    for what, variants in (("attack", attacks), ("step", steps)):
+        say = None if tell is None else partial(_tell, tell, what)
+        times.append(interleaved(variants, seconds, least=3, warm=1, tell=say))
+    attack_times, step_times = times
     peaks = {kind: _product_speed(device, kind) for kind in (torch.float32, torch.bfloat16)}
     rows = []
-    for name, (attack_ms, low, high, _) in attack_times.items():
+    for name, (attack_ms, low, high, turns) in attack_times.items():
         kind = torch.bfloat16 if name.endswith("bf16") else torch.float32
         work = 2 * forward * config.attack.steps  # a gradient at the input costs as much as the pass
         step = step_times.get(name)
@@ -111,6 +121,7 @@ def measure_speed(
                 "name": name,
                 "attack_ms": attack_ms,
                 "attack_quartiles": [low, high],
+                "attack_n": turns,
                 "attack_img_s": len(x) / attack_ms * 1e3,
                 "step_ms": None if step is None else step.median,
                 "step_img_s": speed,
@@ -131,6 +142,10 @@ def measure_speed(
         "plain_loss": plain.loss, "plain_robust_acc": plain.robust_acc,
         "other_start": other_start, "rows": rows,
     }  # fmt: skip
+
+
+def _tell(tell: Callable[[str], None], what: str, line: str) -> None:
+    tell(f"{what}, {line}")
 
 
 def _attack(config: TrainConfig, model: nn.Module) -> Attack:

@@ -25,18 +25,31 @@ class Timing(NamedTuple):
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], object]], seconds: float, least: int = 7, warm: int = 2
+    variants: Mapping[str, Callable[[], object]],
+    seconds: float,
+    least: int = 7,
+    warm: int = 2,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Timing]:
     """Time all variants in turns for about ``seconds`` (and ``least`` turns), after ``warm`` turns.
 
     A turn of a variant repeats it for about 2 ms, so that a short call is timed as a training loop meets it
     and not with the caches and the sleeping threads that the variant before it left behind.
+
+    Args:
+        variants: what to time, by name.
+        seconds: for all together. Where the warm turns have taken longer already, one turn more is all.
+        least: turns, at the least.
+        warm: turns that do not count.
+        tell: hears of the first turn of each variant that counts.
     """
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
     samples: dict[str, list[float]] = {name: [] for name in variants}
     repeats = dict.fromkeys(variants, 1)
     start, turn = time.perf_counter(), -warm
     while turn < least or time.perf_counter() - start < seconds:
+        if turn == 0 and time.perf_counter() - start > seconds:
+            least = 1
         for name, run in variants.items():
             synchronize()
             begin = time.perf_counter()
@@ -46,6 +59,8 @@ def interleaved(
             milliseconds = (time.perf_counter() - begin) * 1e3 / repeats[name]
             if turn >= 0:
                 samples[name].append(milliseconds)
+                if turn == 0 and tell is not None:
+                    tell(f"{name}: {milliseconds:.1f} ms")
             else:
                 repeats[name] = max(1, int(2.0 / milliseconds))
         turn += 1
@@ -90,7 +105,7 @@ def gpu_ceilings() -> dict[str, float]:
 
 
 def _summary(values: list[float]) -> Timing:
-    low, _, high = statistics.quantiles(values, n=4)
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return Timing(statistics.median(values), low, high, len(values))
 
 

@@ -9,11 +9,13 @@ from torch import nn
 
 from bat_fast.attacks import Attack
 from bat_fast.batch import Batch
+from bat_fast.data import GIVEN, Source, has_option
 from bat_fast.evaluate import evaluate
 from bat_fast.train.feed import Feed
 
 _BEGUN = 3  # epochs
 _STUCK = 2.5  # times chance
+_FEW = 5  # validation images for each class, below which their accuracy says little
 _GAP = 0.15  # in accuracy: less than that is noise in a batch of a few hundred images
 
 
@@ -68,6 +70,26 @@ def chance_alarm(split: str, accuracy: float, learnt: float, classes: int, examp
         f"{split} accuracy {accuracy:.2%} is that of chance with {classes} classes, though {learnt:.2%} were "
         f"learnt: does the label mapping of the {split} split agree with classes.txt (class ids are the "
         "sorted class names)?"
+    )
+
+
+def too_few(val: Source, name: str) -> str | None:
+    """A warning where a handful of images chooses the best epoch.
+
+    Args:
+        val: the validation split.
+        name: of the data set in the configuration.
+    """
+    count, classes = len(val), val.num_classes
+    if count >= _FEW * classes:
+        return None
+    if name == GIVEN:
+        cure = "give more"
+    else:
+        cure = "hold out more with --data.options.val" if has_option(name, "val") else "take a larger set"
+    return (
+        f"{count} images of {classes} classes validate, so that chance chooses the best epoch (one image is "
+        f"{1 / count:.1%} of the accuracy): {cure}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -28,6 +28,11 @@ def check(config: TrainConfig) -> None:
     """Raise ValueError naming the first setting that is out of its range (`bat_fast.config.limits`)."""
     check_limits(config)
     check_name(config.device)
+
+
+def given_data(config: TrainConfig) -> TrainConfig:
+    """``config`` without the name of a data set: the record must not name data that a run has not seen."""
+    return replace(config, data=replace(config.data, name=data.GIVEN, root=None, options={}))
 
 
 def architecture(config: TrainConfig, shape: data.Shape, given: nn.Module | None = None) -> dict[str, Any]:

@@ -37,6 +37,13 @@ class Feed:
                 raise ValueError(
                     f"data set {wanted.name}: {name} is empty; data.options.val must leave images"
                 )
+        present = self.splits.train.labels.unique()
+        if len(present) < 2:
+            only = self.splits.train.class_names[int(present[0])]
+            raise ValueError(
+                f"data set {wanted.name}: all training images are of one class, {only}, and there is nothing "
+                "to tell apart: give at least two"
+            )
         self._augment = data.Augment(**asdict(wanted.augment))
         self.extra = self._extra()
         more = 0 if self.extra is None else self.extra.count

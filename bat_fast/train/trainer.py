@@ -20,7 +20,7 @@ from bat_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from bat_fast.runs.folder import RunFolder, check_same, plain
 from bat_fast.runs.metrics import metric
 from bat_fast.train import build
-from bat_fast.train.alarms import CollapseAlarm, label_alarm, stuck_alarm
+from bat_fast.train.alarms import CollapseAlarm, label_alarm, stuck_alarm, too_few
 from bat_fast.train.feed import Feed
 from bat_fast.train.finish import finish
 from bat_fast.train.interruption import Interruption
@@ -47,7 +47,8 @@ class Trainer:
         out: the run folder.
         resume: continue from ``checkpoints/last.pt``; starts from scratch where there is none.
         progress: draw a progress bar when stdout is a terminal; else one line per epoch.
-        splits: the data, instead of those that ``config.data`` names.
+        splits: the data, instead of those that ``config.data`` names; the run then records that they were
+            given in Python, and is evaluated there.
         model: what is trained, instead of the one that ``config.model`` names: a module that takes pixels in
             [0, 1] and returns logits (`bat_fast.models.wrap`). Its own weights are trained.
         observers: told of every step and every epoch (`bat_fast.train.Observer`).
@@ -69,7 +70,7 @@ class Trainer:
         observers: Iterable[Observer] = (),
     ) -> None:
         build.check(config)
-        self.config = config = settled(config)
+        self.config = config = settled(config if splits is None else build.given_data(config))
         self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
         self.progress = progress
@@ -105,6 +106,8 @@ class Trainer:
             FloatingPointError: the loss is no longer finite.
         """
         robust = metric("val", self._val_attack)
+        if few := too_few(self.splits.val, self.config.data.name):
+            print(f"WARNING: {few}", flush=True)
         with Progress(self.config.epochs, len(self.loader), robust, bar=self.progress) as progress:
             while self.epoch < self.config.epochs and not self.stopped:
                 row = {"epoch": self.epoch + 1, **self._train_epoch(self.epoch, progress)}

@@ -8,9 +8,10 @@ from bat_fast import data
 from bat_fast.data.sets import find
 
 PUBLISHED = {  # training images of the sets that are too large for a test
-    "cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "tiny_imagenet": 100_000, "imagenet": 1_281_167
+    "cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "tiny_imagenet": 100_000, "imagenet": 1_281_167,
+    "imagenette": 9469, "mnist": 60_000, "fashion_mnist": 60_000,
 }  # fmt: skip
-OPEN = ["image_folder", "synthetic"]  # folders and options decide
+OPEN = ["hf", "image_folder", "npz", "synthetic"]  # folders and options decide
 EXACT = [name for name in data.names() if name not in (*PUBLISHED, *OPEN)]  # read here as a whole
 
 

@@ -55,14 +55,14 @@ def test_what_is_no_data_set(monkeypatch, module):
     _entry_points(monkeypatch, "third", module)
     with pytest.raises(ValueError, match=r"third: other_package\.third must be a module with load\(seed"):
         data.shape("third")
-    assert prepare.names() == ["tiny-imagenet"], "the others are not in its way"
+    assert "tiny-imagenet" in prepare.names(), "the others are not in its way"
 
 
 def test_a_data_set_with_contents_can_be_prepared(monkeypatch, tiny_root, tmp_path, capsys):
-    assert prepare.names() == ["tiny-imagenet"]
+    assert prepare.names() == ["image-folder", "imagenet", "imagenette", "tiny-imagenet"]
     third = SimpleNamespace(load=tiny_imagenet.load, contents=tiny_imagenet.contents)
     _entry_points(monkeypatch, "our_third", third)
-    assert prepare.names() == ["tiny-imagenet", "our-third"]
+    assert prepare.names()[-2:] == ["tiny-imagenet", "our-third"]
     assert main(["prepare", "our-third", str(tiny_root), "--out", str(tmp_path / "cache")]) == 0
     assert "110 train + 20 test, 64x64" in capsys.readouterr().out
     assert len(data.load("our_third", seed=0, root=tmp_path / "cache").train) == 105

@@ -227,8 +227,8 @@ def test_a_forked_process_leaves_the_threads_of_dali_alone(tiny):
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
-def test_what_dali_cannot_decode_is_not_slow_silently(tiny_copy):
-    """A file that Pillow knows and DALI does not, under the name of a JPEG."""
+def test_what_dali_cannot_decode_is_not_slow_silently(tiny_copy, monkeypatch):
+    """A file that Pillow knows and DALI does not, and whose header was taken for that of a JPEG."""
     from PIL import Image
 
     from bat_fast.data import load
@@ -236,6 +236,7 @@ def test_what_dali_cannot_decode_is_not_slow_silently(tiny_copy):
     train = load("tiny_imagenet", seed=0, root=tiny_copy).train
     odd = train.images.path(int(train.rows[0]))
     Image.new("RGB", (64, 64), (9, 8, 7)).save(odd, format="GIF")
+    monkeypatch.setattr("bat_fast.data.files.plain_size", lambda _: (64, 64))
     loader = create_loader(train, 16, kind="dali", **PLAIN)
     with pytest.warns(UserWarning, match="DALI failed on a batch that Pillow decodes"):
         assert sorted(ids(loader)) == sorted(train.index.tolist())

@@ -263,5 +263,6 @@ def test_held_out_samples_are_an_equal_share_of_each_class():
 
 def test_all_sets_are_there():
     assert names() == [
-        "cifar10", "cifar100", "digits", "image_folder", "imagenet", "svhn", "synthetic", "tiny_imagenet",
+        "cifar10", "cifar100", "digits", "fashion_mnist", "hf", "image_folder", "imagenet", "imagenette",
+        "mnist", "npz", "svhn", "synthetic", "tiny_imagenet",
     ]  # fmt: skip

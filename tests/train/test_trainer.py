@@ -82,6 +82,7 @@ def test_the_best_epoch_is_that_of_validation(small, tmp_path, monkeypatch):
         return {f"{split}/clean_acc": 0.6, f"{split}/{attack}_acc": accuracy}
 
     monkeypatch.setattr("bat_fast.train.trainer.accuracies", accuracies)
+    monkeypatch.setattr("bat_fast.train.finish.accuracies", accuracies)
     results = trainer.fit()
     assert results["epoch"] == 2
     assert results["metrics"]["test/pgd3_acc"] == pytest.approx(0.7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from bat_fast.cli.parser import Parser
@@ -42,11 +43,16 @@ def run(words: list[str]) -> None:
         with_peers=options.peers,
         run=options.run,
         images=_IMAGES if options.images is None else options.images,
+        tell=_tell,
     )
     if options.json:
         print(json.dumps(found, indent=2))
     else:
         print_speed(found)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _parser() -> Parser:
@@ -58,7 +64,12 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--engines", nargs="+", default=["eager", "frozen"], help="of bat_fast.PGD")
     add("--precisions", nargs="+", default=["fp32", "bf16"], help="fp32, bf16, fp16")
-    add("--seconds", type=float, default=5.0, help="for each comparison (default: 5)")
+    add(
+        "--seconds",
+        type=float,
+        default=5.0,
+        help="for the attacks, and again for the steps (default: 5)",
+    )
     add("--peers", action="store_true", help="also what other libraries do")
     add("--run", type=Path, help="folder of a finished run: its settings, trained model and test images")
     add("--images", type=int, help=f"with --run: test images for loss and robust (default: {_IMAGES})")

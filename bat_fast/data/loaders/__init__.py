@@ -39,6 +39,8 @@ def choose(source: Source, device: str, augment: Augment = NO_AUGMENT) -> tuple[
         reason = "the set is image files"
         if can_be_prepared(source.name):
             reason += f" (bat-fast prepare {source.name.replace('_', '-')} decodes them once)"
+        if not source.images.on_disk:
+            return "torch", "the set is encoded images in tables, which DALI does not open"
     lacking = missing()
     return ("torch", f"{reason}, and {lacking}") if lacking else ("dali", reason)
 

@@ -110,7 +110,7 @@ class Loader(ABC):
         if augment.resized_crop and stretch:
             raise ValueError(
                 f"data.augment.resized_crop: the images of {source.name} have the training size already; "
-                "use data.augment.pad"
+                "use data.augment.pad, or, where they are those of a cache, --data.options.cache false"
             )
         if augment.rand_augment and self.kind != "torch":
             raise ValueError("data.augment.rand_augment needs --data.loader torch")

@@ -5,7 +5,9 @@ of ``load`` are its options. The module may further say
 
 - ``SHAPE``, a `bat_fast.data.Shape`: classes and image size, where they do not depend on the files;
 - ``TRAIN_IMAGES``: how many images train with the default options, without those that validate;
-- ``contents(root)``, a `bat_fast.data.cache.Contents`: the files that ``bat-fast prepare`` decodes once.
+- ``contents(root)``, a `bat_fast.data.cache.Contents`: the files that ``bat-fast prepare`` decodes once;
+  it may take ``size`` and ``exact``, as ``load`` does;
+- ``CROPS``, true where images of any size are cropped and resized, unless the option ``exact`` is.
 
 What several data sets share lies beside them, with a leading underscore. Other packages add theirs with an
 entry point of the group ``bat_fast.data``, which names such a module.
@@ -18,6 +20,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
+from bat_fast.config.data import GIVEN as GIVEN
 from bat_fast.spelling import hint, meant
 
 _GROUP = "bat_fast.data"
@@ -40,8 +43,14 @@ def find(name: str) -> ModuleType:
     """The module of data set ``name``, in any case, with dashes or underscores.
 
     Raises:
-        ValueError: no such data set, two of one name, or a module of another package without ``load``.
+        ValueError: no such data set, two of one name, a module of another package without ``load``, or data
+            that only a program has.
     """
+    if name == GIVEN:
+        raise ValueError(
+            "data: given in Python (Trainer(splits=...)), so that they cannot be read again: give the splits "
+            "to Trainer as before, or evaluate with bat_fast.evaluate on a loader of yours"
+        )
     own, foreign = _own(), _foreign()
     name = meant(name, [*own, *foreign]) or name
     if name in own and name in foreign:

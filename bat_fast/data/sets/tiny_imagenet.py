@@ -13,8 +13,8 @@ from bat_fast.data.sets._folders import (
     existing,
     images_in,
     list_classes,
-    tree_splits,
 )
+from bat_fast.data.sets._trees import source_of
 from bat_fast.data.source import Shape, Splits, divide
 
 SHAPE = Shape(200, 3, 64)
@@ -46,22 +46,11 @@ def load(seed: int, root: Path | None = None, val: int = _VAL) -> Splits:
     if cache is not None:
         if (folder / "train").is_dir():
             check_fresh(cache, contents(folder))
-        whole, train = load_cache(cache)
-        return divide(whole, train, _share(val, train), seed)
-    classes, listing, test = listings(folder)
-    count = _share(val, len(listing.names))
-    return tree_splits(
-        folder,
-        "tiny_imagenet",
-        classes,
-        listing,
-        test,
-        size=SHAPE.image_size,
-        exact=True,
-        val=count,
-        seed=seed,
-        stats=STATS,
-    )
+        whole, train, *_ = load_cache(cache)
+    else:
+        there = contents(folder)
+        whole, train = source_of(there), there.train
+    return divide(whole, train, _share(val, train), seed)
 
 
 def contents(root: Path) -> Contents:

@@ -1,0 +1,58 @@
+"""The parts of a data set that comes without some of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from bat_fast.data.order import stratified
+from bat_fast.data.source import Source, Splits, sampled_stats
+
+SHARE = 0.1  # of the training samples that validate, and that test, where nothing else is said
+
+
+def cut_parts(
+    whole: Source, train: int, held: int, *, val: float | None, test: float | None, seed: int, most: int = 0
+) -> Splits:
+    """The splits of a data set that may come without a validation or test part.
+
+    Published parts are taken as they are; the others are cut from the training samples, the same share of
+    each class. What tests is the same for every seed.
+
+    Args:
+        whole: the training samples, then a published validation part, then a published test part.
+        train: how many samples train, before anything is cut.
+        held: how many are the published validation part.
+        val: share of the training samples that validate; None is `SHARE`, or the published part.
+        test: share of them that test; likewise.
+        seed: which of them validate.
+        most: measure mean and std on so many training images; 0 leaves them as they are.
+
+    Raises:
+        ValueError: a share is out of range, or there is such a part already.
+    """
+    published = {"val": held > 0, "test": len(whole) > train + held}
+    count = {"val": 0, "test": 0}
+    for name, share in (("val", val), ("test", test)):
+        if published[name] and share is not None:
+            raise ValueError(f"data.options.{name}: {whole.name} has a {name} part of its own; leave it out")
+        share = SHARE if share is None else share
+        if not 0 <= share < 1:
+            raise ValueError(f"data.options.{name} must be in [0, 1), a share of the images, got {share}")
+        if not published[name] and share:
+            count[name] = max(1, round(share * train))
+    if sum(count.values()) >= train:
+        raise ValueError(
+            f"data set {whole.name}: {train} images are too few for training, val and test; lower "
+            "data.options.val or data.options.test"
+        )
+    pool, tested = torch.arange(train), torch.arange(train + held, len(whole))
+    if count["test"]:
+        pool, tested = stratified(whole.labels[:train], count["test"], 0)
+    if most:
+        mean, std = sampled_stats(whole.images, whole.stored(pool), most)
+        whole = replace(whole, mean=mean, std=std)
+    rest, validate = stratified(whole.labels[pool], count["val"], seed)
+    validating = torch.arange(train, train + held) if published["val"] else pool[validate]
+    return Splits(whole.part(pool[rest]), whole.part(validating), whole.part(tested))
