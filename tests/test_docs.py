@@ -1,6 +1,6 @@
 """Every Python snippet of the documentation runs; those of one page share their names.
 
-One that begins with ``# NAME.py`` is that file too. On `PAGES_OF_COMMANDS` the commands run as well, in their turn.
+One that begins with ``# NAME.py`` is that file too. On `PAGES_OF_COMMANDS` the commands run as well.
 """
 
 import re
@@ -55,12 +55,20 @@ def folder(tmp_path, monkeypatch):
     """An empty working folder, from which modules are imported, in a process as torchrun starts it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}.items():
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "0",
+    }.items():
         monkeypatch.setenv(name, value)
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).parent == tmp_path:
+        if (
+            getattr(sys.modules[name], "__file__", None)
+            and Path(sys.modules[name].__file__).parent == tmp_path
+        ):
             del sys.modules[name]
 
 
@@ -68,19 +76,22 @@ SLOW = [*PAGES_OF_COMMANDS, DOCS / "your-loop.md"]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in SLOW], ids=lambda page: page.name)
-def test_snippets(page, folder):
+@pytest.mark.usefixtures("folder")
+def test_snippets(page):
     run(page)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SLOW, ids=lambda page: page.name)
-def test_pages_that_train(page, folder):
+@pytest.mark.usefixtures("folder")
+def test_pages_that_train(page):
     run(page, commands=page in PAGES_OF_COMMANDS, without=HOSTS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS)
-def test_the_snippet_for(host, folder):
+@pytest.mark.usefixtures("folder")
+def test_the_snippet_for(host):
     if find_spec(host) is None:
         pytest.skip(f"{host} is not installed")
     page = DOCS / "your-loop.md"
@@ -120,3 +131,34 @@ def test_links_lead_to_files():
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_on_run_folders_names_every_file_and_every_free_setting(tmp_path):
+    from bat_fast.runs.folder import _FREE, RunFolder
+
+    text = (DOCS / "run-folder.md").read_text()
+    folder = RunFolder(tmp_path)
+    files = [path for path in vars(folder).values() if isinstance(path, Path) and path != tmp_path]
+    assert len(files) >= 9
+    for path in files:
+        assert f"| `{path.relative_to(tmp_path)}` |" in text, path
+    named = re.findall(r"`([\w.]+)`", text.partition("## Going on")[2].partition("```bash")[0])
+    assert set(_FREE) <= set(named)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_the_page_on_run_folders_names_every_metric(name):
+    import torch
+
+    from bat_fast import Batch, models
+
+    text = (DOCS / "run-folder.md").read_text()
+    model = models.create("small_cnn", num_classes=3)
+    batch = Batch(torch.rand(6, 3, 8, 8), torch.arange(6) % 3, torch.arange(6))
+    options = {"start": 0} if name == "te" else {}
+    method = methods.create(name, **options)
+    method.prepare(6, 3, "cpu")
+    with torch.no_grad():
+        method.attack_loss(model, batch, 1)
+    for key in method(model, batch, batch.x, 1).metrics:
+        assert f"`train/{key}`" in text, key
