@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bat_fast._seal import check_text
 from bat_fast.cli.catalogue import data_names, method_names, options_of, types
 from bat_fast.cli.parser import Parser
 from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words
@@ -59,6 +60,7 @@ def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
         stored = RunFolder(run.out).config
         if not stored.exists():
             raise FileNotFoundError(f"there is no run to resume in {run.out}: no config.yaml")
+        check_text(stored)
         said = [from_file(stored)]
     config = _build(said, rest + (["--speed", "fast"] if run.fast else []), [*run_options(), *also])
     if run.print_config is not None:
@@ -85,6 +87,7 @@ def read_run(path: Path, arguments: list[str], also: Iterable[str] = ()) -> Trai
     stored = RunFolder(path).config
     if not stored.exists():
         raise FileNotFoundError(f"{path} is no run folder: there is no config.yaml in it")
+    check_text(stored)
     said = [from_file(stored)]
     wanted, trained = _build(said, words, [*run_options(), *also]), _build(said, [], [])
     asked_for, there = flat(plain(wanted)), flat(plain(trained))

@@ -59,7 +59,7 @@ def from_file(path: str | Path, named_by: tuple[Path, ...] = ()) -> list[Said]:
     if file.resolve() in [above.resolve() for above in named_by]:
         raise ValueError(f"{where}: {path} would be read within itself; leave it out")
     origin = f"{path}: "
-    tree = _parsed(file.read_text(), origin)
+    tree = _parsed(_text(file), origin)
     if not isinstance(tree, Mapping) and tree is not None:
         raise ValueError(f"{origin}this is no list of settings; write NAME: VALUE")
     return list(_flat(tree or {}, "", origin, (*named_by, file)))
@@ -89,6 +89,13 @@ def from_words(words: Iterable[str], also: Iterable[str] = ()) -> list[Said]:
             text = following
         found += _said(name, text, "", (), dashes="--")
     return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: this is no text in UTF-8") from None
 
 
 def _parsed(text: str, origin: str) -> Any:
@@ -140,7 +147,7 @@ def _group_file(group: str, file: Path, origin: str, files: tuple[Path, ...]) ->
         raise ValueError(
             f"{origin}{group} must be settings, such as {{name: value}}, or their file, got {str(file)!r}"
         )
-    tree = _parsed(file.read_text(), f"{file}: ")
+    tree = _parsed(_text(file), f"{file}: ")
     if not isinstance(tree, Mapping):
         raise ValueError(f"{file}: this is no list of settings; write NAME: VALUE")
     yield from _flat(tree, f"{group}.", f"{file}: ", (*files, file))

@@ -170,6 +170,9 @@ class TrainConfig(Settings):
     the weights, TF32 elsewhere, and the fastest algorithms of cuDNN."""
     checkpoint_every: int = 0
     """Steps between checkpoints within an epoch; 0 writes one at the end of each epoch and on Ctrl-C only."""
+    checkpoint_keep: int = 2
+    """Checkpoints to go on from that are kept, the last one included: where it is damaged, ``--resume`` takes
+    the one before."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "bat"})

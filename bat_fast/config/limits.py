@@ -26,6 +26,7 @@ LIMITS = {
     "batch_size": "[1, inf)",
     "seed": "[0, inf)",
     "checkpoint_every": "[0, inf)",
+    "checkpoint_keep": "[1, inf)",
     "data.workers": "[0, inf)",
     "data.augment.pad": "[0, inf)",
     "data.augment.cutout": "[0, inf)",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bat_fast._atomic import atomic_text
+from bat_fast._atomic import atomic_copy, atomic_text
+from bat_fast._seal import check_text, sealed_text
 from bat_fast.config import TrainConfig
 from bat_fast.ratio import Ratio
 
@@ -40,6 +42,7 @@ _FREE = (  # may change when a run is resumed
     "epochs",
     "device",
     "checkpoint_every",
+    "checkpoint_keep",
     "data.root",
     "data.workers",
     "data.loader",
@@ -51,8 +54,9 @@ _FREE = (  # may change when a run is resumed
 
 class RunFolder:
     """``config.yaml``, ``classes.txt``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``,
-    ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path; and
-    ``label_noise.csv`` where labels are wrong on purpose.
+    ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path, with
+    ``checkpoints/last-2.pt`` and so on, which were ``last.pt`` before; and ``label_noise.csv`` where labels
+    are wrong on purpose.
 
     Args:
         path: the folder.
@@ -99,13 +103,14 @@ class RunFolder:
             )
         self.best.parent.mkdir(parents=True, exist_ok=True)
         if self.config.exists():
+            check_text(self.config)
             check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path)
         else:
             self.write_config(config)
 
     def write_config(self, config: TrainConfig) -> None:
         """Write ``config.yaml``."""
-        atomic_text(self.config, yaml.safe_dump(plain(config), sort_keys=False))
+        atomic_text(self.config, sealed_text(yaml.safe_dump(plain(config), sort_keys=False)))
 
     def _claim(self) -> None:
         """Take the first free number; mkdir decides between runs that begin at the same moment."""
@@ -120,22 +125,52 @@ class RunFolder:
             return
 
     def rows(self) -> list[dict[str, Any]]:
-        """The complete lines of ``metrics.jsonl``, one per epoch."""
+        """The complete lines of ``metrics.jsonl``, one per epoch.
+
+        Raises:
+            ValueError: the lines are not those of the epochs 1, 2, ...
+        """
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_bytes().split(b"\n")[:-1]  # the last piece has no line end: partial
-        return [json.loads(line) for line in lines]
+        found = []
+        for number, text in enumerate(lines, 1):
+            try:
+                row = json.loads(text)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or row.get("epoch") != number:
+                raise ValueError(
+                    f"{self.metrics}: line {number} is not that of epoch {number}; put an intact copy in its "
+                    "place"
+                )
+            found.append(row)
+        return found
 
-    def truncate(self, epochs: int) -> None:
-        """Keep the lines of the first ``epochs`` epochs; the rest is about to be trained again."""
-        kept = [row for row in self.rows() if row["epoch"] <= epochs]
-        text = "".join(_line(row) for row in kept)
-        atomic_text(self.metrics, text)
+    def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write ``metrics.jsonl`` anew."""
+        atomic_text(self.metrics, "".join(map(line_of, rows)))
+
+    def earlier(self) -> list[Path]:
+        """What was ``last.pt`` before, the newest first: ``last-2.pt``, ``last-3.pt``, ..."""
+        there = self.last.parent.glob("last-*.pt")
+        found = {int(path.stem[5:]): path for path in there if path.stem[5:].isdecimal()}
+        return [found[number] for number in sorted(found)]
+
+    def make_room(self, keep: int) -> None:
+        """Give ``last.pt`` its next name too, before it is replaced, so that ``keep`` of them are there."""
+        names = [self.last, *(self.last.with_name(f"last-{number}.pt") for number in range(2, keep + 1))]
+        for newer, older in reversed(list(pairwise(names))):
+            if newer.exists():
+                atomic_copy(newer, older)
+        for path in self.earlier():
+            if path not in names:
+                path.unlink()
 
     def append(self, row: dict[str, Any]) -> None:
         """Add the line of one epoch and wait until it is on the disk."""
         with self.metrics.open("a") as file:
-            file.write(_line(row))
+            file.write(line_of(row))
             file.flush()
             os.fsync(file.fileno())
 
@@ -180,10 +215,14 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _line(row: dict[str, Any]) -> str:
-    """One line of JSON, which has no NaN: such a number becomes null."""
-    finite = {
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """``row`` with None in place of what JSON does not have: NaN and Inf."""
+    return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in row.items()
     }
-    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """One line of ``metrics.jsonl``."""
+    return json.dumps(finite(row), allow_nan=False) + "\n"

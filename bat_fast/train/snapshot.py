@@ -7,7 +7,8 @@ from typing import Any
 from bat_fast.data import Loader
 from bat_fast.train.build import Parts
 from bat_fast.train.meter import EpochMeter
-from bat_fast.train.rng import restore_rng_state, rng_state
+from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
+from bat_fast.train.step import TrainStep
 
 
 def state_of(parts: Parts) -> dict[str, Any]:
@@ -39,8 +40,15 @@ def place_of(loader: Loader, meter: EpochMeter, attacks: bool) -> dict[str, Any]
     }
 
 
-def return_to(place: dict[str, Any], loader: Loader, meter: EpochMeter) -> None:
-    """Go on from `place_of`."""
+def begin_epoch(
+    seed: int, epoch: int, place: dict[str, Any] | None, loader: Loader, meter: EpochMeter, step: TrainStep
+) -> None:
+    """Put generators, loader and meter at the start of ``epoch``, or at its `place_of`."""
+    if place is None:
+        seed_epoch(seed, epoch)
+        loader.set_epoch(epoch)
+        return
     loader.load_state_dict(place["loader"])
     meter.load_state_dict(place["meter"])
     restore_rng_state(place["rng"])
+    step.attacks = place["attacks"]

@@ -16,8 +16,8 @@ from bat_fast.config import TrainConfig, settled
 from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
 from bat_fast.report.progress import Progress
-from bat_fast.runs.checkpoint import load_checkpoint, save_checkpoint
-from bat_fast.runs.folder import RunFolder, check_same, plain
+from bat_fast.runs.checkpoint import save_checkpoint
+from bat_fast.runs.folder import RunFolder, check_same, finite, plain
 from bat_fast.runs.metrics import metric
 from bat_fast.train import build
 from bat_fast.train.alarms import CollapseAlarm, label_alarm, stuck_alarm
@@ -27,9 +27,10 @@ from bat_fast.train.interruption import Interruption
 from bat_fast.train.longer import check_longer
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
-from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
+from bat_fast.train.resume import check_identity, identity, load_best, newest, rows_of
+from bat_fast.train.rng import restore_rng_state, rng_state
 from bat_fast.train.schedule import learning_rate
-from bat_fast.train.snapshot import load_state, place_of, return_to, state_of
+from bat_fast.train.snapshot import begin_epoch, load_state, place_of, state_of
 from bat_fast.train.validation import accuracies, eval_attack
 
 
@@ -45,7 +46,7 @@ class Trainer:
     Args:
         config: the settings.
         out: the run folder.
-        resume: continue from ``checkpoints/last.pt``; starts from scratch where there is none.
+        resume: continue from the newest checkpoint that is whole; starts from scratch where there is none.
         progress: draw a progress bar when stdout is a terminal; else one line per epoch.
         splits: the data, instead of those that ``config.data`` names.
         model: what is trained, instead of the one that ``config.model`` names: a module that takes pixels in
@@ -77,12 +78,12 @@ class Trainer:
         set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.feed = Feed(config, self.device, splits)
         self.splits, self.loader, train = self.feed.splits, self.feed.train, self.feed.splits.train
-        going_on = resume and self.folder.last.exists()
-        options: dict[str, Any] = {"mean": train.mean, "std": train.std, "begin": not going_on}
+        state, lines = newest(self.folder) if resume else (None, [])
+        options: dict[str, Any] = {"mean": train.mean, "std": train.std, "begin": state is None}
         options |= {"samples": self.feed.ids, "model": model}
         self.parts = build.parts(config, self.feed.shape, self.device, **options)
         self.model, self.method, self.step = self.parts.model, self.parts.method, self.parts.step
-        attack = self.parts.attack
+        self.identity, attack = identity(self.splits), self.parts.attack
         one_step = attack.steps == 1 and attack.eps > 0
         self.alarm = CollapseAlarm(next(iter(self.feed.eval("val")))) if one_step else None
         self._val_attack = f"pgd{config.eval.val_steps}"
@@ -90,13 +91,16 @@ class Trainer:
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far
         self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self._place: dict[str, Any] | None = None  # where an interrupted epoch was
+        self.rows: list[dict[str, Any]] = []  # those of the epochs that are done
         self.folder.open(config, resume=resume)
+        if state is not None:
+            lines += self._restore(state)
+        for line in lines:
+            print(f"WARNING: {line}", flush=True)
+        self.folder.write_config(config)
         self.folder.write_classes(train.class_names)
         self.folder.write_labels(train.index, train.true_labels, train.labels)
-        if going_on:
-            self._restore(load_checkpoint(self.folder.last))
-        self.folder.write_config(config)
-        self.folder.truncate(self.epoch)
+        self.folder.write_rows(self.rows)
 
     def fit(self) -> dict[str, Any]:
         """Train the epochs that are left, test the best one, and return what ``results.json`` holds.
@@ -121,7 +125,7 @@ class Trainer:
                 for observer in self.observers:
                     observer.epoch(row)
         assert self.best is not None  # the last epoch is always validated
-        return finish(self.config, self.folder, self.parts, self.feed, self.best, self.device)
+        return finish(self.config, self.folder, self.parts, self.feed, self.best, self.rows, self.device)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -132,7 +136,8 @@ class Trainer:
         """One pass over the training split; ``epoch`` counts from 0."""
         config, optim, average = self.config, self.optim, self.parts.average
         done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
-        meter = self._begin_epoch(epoch)
+        meter, place, self._place = EpochMeter(self.device), self._place, None
+        begin_epoch(config.seed, epoch, place, self.loader, meter, self.step)
         progress.start_epoch(epoch + 1, self.loader.position)
         self.step.set_progress(done)
         self.model.train()
@@ -152,7 +157,7 @@ class Trainer:
                 every = config.checkpoint_every
                 if interruption.asked or (every and (number + 1) % every == 0):
                     place = place_of(self.loader, meter, self.step.attacks)
-                    save_checkpoint(self.folder.last, self._state() | {"running": place})
+                    self._save_last(self._state() | {"running": place})
                 if interruption.asked:
                     raise KeyboardInterrupt
         row = meter.means() | {"train/lr": rate} | meter.speed()
@@ -160,18 +165,6 @@ class Trainer:
         if not math.isfinite(row["train/loss"]):
             raise FloatingPointError(self._diverged(epoch, row["train/loss"]))
         return row
-
-    def _begin_epoch(self, epoch: int) -> EpochMeter:
-        """Put loader, generators and meter at the start of an epoch, or where it was interrupted."""
-        meter, place = EpochMeter(self.device), self._place
-        self._place = None
-        if place is not None:
-            return_to(place, self.loader, meter)
-            self.step.attacks = place["attacks"]
-            return meter
-        seed_epoch(self.config.seed, epoch)
-        self.loader.set_epoch(epoch)
-        return meter
 
     def _diverged(self, epoch: int, loss: float) -> str:
         good = (
@@ -202,8 +195,8 @@ class Trainer:
         if self.alarm is None or not row.get("val/collapsed"):
             return None
         what = self.alarm.describe(row)
-        if self.config.eval.on_collapse == "restore" and self.best is not row and self.folder.best.exists():
-            state = load_checkpoint(self.folder.best)
+        if self.config.eval.on_collapse == "restore" and self.best not in (None, row):
+            state = load_best(self.folder, self.best)
             load_state(self.parts, state)
             return f"{what}; went back to the weights of epoch {state['epoch']}"
         return f"{what}; stopped" if self.stopped else what
@@ -222,6 +215,8 @@ class Trainer:
             "epoch": self.epoch,
             "best": self.best,
             "stopped": self.stopped,
+            "rows": self.rows,
+            "data": self.identity,
             "config": plain(self.config),
             **state_of(self.parts),
             "rng": rng_state(),
@@ -229,18 +224,27 @@ class Trainer:
 
     def _save(self, row: dict[str, Any]) -> None:
         """Record an epoch. The order matters: a crash between two files must lose none of them."""
+        self.rows.append(finite(row))
         state = self._state()
         self.folder.append(row)
         if self.best is row:
             save_checkpoint(self.folder.best, state)
+        self._save_last(state)
+
+    def _save_last(self, state: dict[str, Any]) -> None:
+        self.folder.make_room(self.config.checkpoint_keep)
         save_checkpoint(self.folder.last, state)
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> list[str]:
+        """Go on from ``state``; returns what is to be said about the files."""
         check_same(state["config"], plain(self.config), self.folder.path)
+        check_identity(state.get("data"), self.identity, self.folder.path)
         before, done = state["config"]["epochs"], state["epoch"] + ("running" in state)
         if before != self.config.epochs:
             check_longer(self.config, before, done, len(self.loader), self.folder.path)
+        self.rows, line = rows_of(state, self.folder)
         self.epoch, self.best, self.stopped = state["epoch"], state["best"], state["stopped"]
         load_state(self.parts, state)
         restore_rng_state(state["rng"])
         self._place = state.get("running")
+        return [line] if line else []

@@ -57,7 +57,7 @@ def test_metrics_lose_a_partial_line_and_later_epochs(tmp_path):
     with folder.metrics.open("a") as file:
         file.write('{"epoch": 4, "train/lo')
     assert [row["epoch"] for row in folder.rows()] == [1, 2, 3]
-    folder.truncate(2)
+    folder.write_rows(folder.rows()[:2])
     assert folder.metrics.read_text().count("\n") == 2
     assert [row["epoch"] for row in folder.rows()] == [1, 2]
 

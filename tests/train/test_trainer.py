@@ -55,7 +55,7 @@ def test_metrics_and_files(finished):
         "model.safetensors",
         "curves.png",
     }
-    assert files == written | {"best.pt", "last.pt"}
+    assert files == written | {"best.pt", "last.pt", "last-2.pt"}
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     best = max(rows, key=lambda row: row["val/pgd2_acc"])  # max() returns the first of equals
     assert results["epoch"] == best["epoch"] == load_checkpoint(out / "checkpoints" / "best.pt")["epoch"]

@@ -100,6 +100,7 @@ class Loader(ABC):
         self.position = 0  # batches given in the running epoch
         self.skipped: dict[int, str] = {}  # place in the split -> why it cannot be decoded
         self._start = 0
+        self._checked = torch.zeros(len(source), dtype=torch.bool)
         self._labels = source.labels.to(self.device)
         self._index = source.index.to(self.device)
 
@@ -142,7 +143,8 @@ class Loader(ABC):
         parts = shares(self.order(self.epoch), self.batch_size, self.rank, self.world_size)
         start, self._start = self._start, 0
         self.position = start
-        for pixels in self._pixels(parts[start:]):
+        for part, pixels in zip(parts[start:], self._pixels(parts[start:]), strict=True):
+            self._check(part)
             if not len(pixels.where):
                 self._nothing_left()
             self.position += 1
@@ -153,6 +155,13 @@ class Loader(ABC):
                 slot = step * self.world_size + self.rank
                 batch = self.extra.join(batch, epoch=self.epoch, slot=slot)
             yield batch
+
+    def _check(self, part: Tensor) -> None:
+        """Compare the images of a batch with their checksums, each once, while the device computes."""
+        if self.source.checks is not None:
+            fresh = part[~self._checked[part]]
+            self.source.check(fresh)
+            self._checked[fresh] = True
 
     def _finish(self, pixels: Pixels, index: Tensor) -> Tensor:
         if pixels.store.dtype == torch.float32:
