@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bat_fast._atomic import atomic_text, sync
+from bat_fast._lock import Lock
 from bat_fast._seal import is_whole, sealed
 from bat_fast.data.draft import begun, checks_of
 from bat_fast.data.files import Files, decode_rows
@@ -81,12 +82,31 @@ def build_cache(
 
     Raises:
         ValueError: a file cannot be decoded, or the cache there is damaged or of other files.
+        BlockingIOError: another process builds it.
     """
     if on_corrupt not in ("error", "skip"):
         raise ValueError(f"on_corrupt must be error or skip, got {on_corrupt!r}")
-    total, size, mark = len(contents.files), contents.files.size, contents.fingerprint()
-    if folder.exists():
-        return _verify(folder, mark)
+    mark = contents.fingerprint()
+    lock = Lock(folder.with_name(f".{folder.name}.lock"), f"cache {folder}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock.take()
+    try:
+        if folder.exists():
+            return _verify(folder, mark)
+        return _build(contents, folder, mark, workers, on_corrupt, progress)
+    finally:
+        lock.end()
+
+
+def _build(
+    contents: Contents,
+    folder: Path,
+    mark: str,
+    workers: int | None,
+    on_corrupt: str,
+    progress: Callable[[int, int], object] | None,
+) -> dict[str, Any]:
+    total, size = len(contents.files), contents.files.size
     draft = folder.with_name(f"{folder.name}.partial")
     journal, shape = draft / "journal.json", (total, size, size, 3)
     state, checks = begun(draft, mark, shape, _CHUNK)

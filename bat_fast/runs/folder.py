@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from itertools import count, pairwise
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bat_fast._atomic import atomic_copy, atomic_text
+from bat_fast._lock import Lock
 from bat_fast._seal import check_text, sealed_text
 from bat_fast.config import TrainConfig
 from bat_fast.ratio import Ratio
@@ -78,16 +80,29 @@ class RunFolder:
         self.labels = path / "label_noise.csv"
         self.best = path / "checkpoints" / "best.pt"
         self.last = path / "checkpoints" / "last.pt"
+        self.lock = Lock(path / ".lock", str(path))
 
     @staticmethod
     def default_path(name: str, seed: int = 0) -> Path:
         """``runs/NAME-DATE-TIME-sSEED``."""
         return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-s{seed}"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else writes to the folder inside ``with``, nor until ``lock.end()`` if all went well."""
+        if self.path.is_dir() and not self._numbered:
+            self.lock.take()
+        try:
+            yield
+        except BaseException:
+            self.lock.end()
+            raise
+
     def open(self, config: TrainConfig, *, resume: bool) -> None:
-        """Create the folder for a new run, or accept the one of the run to resume.
+        """Create the folder for a new run, or accept the one of the run to resume; inside `held`.
 
         Raises:
+            BlockingIOError: another process writes to it.
             FileExistsError: something is there already and ``resume`` is off.
             ValueError: the run there was started with another configuration; the number of epochs may differ,
             which `Trainer` looks at.
@@ -96,12 +111,15 @@ class RunFolder:
             self._claim()
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file; give another folder with --out")
-        if not resume and self.path.exists() and any(self.path.iterdir()):
+        if not resume and self.path.exists() and set(self.path.iterdir()) - {self.lock.path}:
             raise FileExistsError(
                 f"{self.path} is not empty; continue that run with --resume, "
                 "or give another folder with --out"
             )
         self.best.parent.mkdir(parents=True, exist_ok=True)
+        self.lock.take()
+        for draft in self.path.rglob(".*.tmp"):
+            draft.unlink()  # of a run that was killed while it wrote
         if self.config.exists():
             check_text(self.config)
             check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path)

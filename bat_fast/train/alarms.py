@@ -9,6 +9,7 @@ from torch import nn
 
 from bat_fast.attacks import Attack
 from bat_fast.batch import Batch
+from bat_fast.config import TrainConfig
 from bat_fast.evaluate import evaluate
 from bat_fast.train.feed import Feed
 
@@ -102,6 +103,20 @@ def stuck_alarm(feed: Feed, row: dict[str, Any]) -> str | None:
         f"after {row['epoch']} epochs val clean accuracy is {accuracy:.1%} with {classes} classes: let the "
         "ball grow with the network, --attack.warmup 0.5, or take a smaller --attack.eps"
     )
+
+
+def patience_alarm(config: TrainConfig, epoch: int, best: dict[str, Any] | None) -> str | None:
+    """A line where the run is to end, as validation has not improved for long enough.
+
+    Args:
+        config: of the run, with ``eval.patience``.
+        epoch: epochs done.
+        best: the row of the epoch chosen so far.
+    """
+    patience, since = config.eval.patience, 0 if best is None else epoch - best["epoch"]
+    if not patience or since < patience or epoch == config.epochs:
+        return None
+    return f"no better validation for {since} epochs (eval.patience); stopped"
 
 
 def data_warnings(feed: Feed, row: dict[str, Any]) -> list[str]:

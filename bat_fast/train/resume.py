@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bat_fast._seal import digest
+from bat_fast.config import TrainConfig
 from bat_fast.data import Splits
 from bat_fast.runs.checkpoint import load_checkpoint
-from bat_fast.runs.folder import RunFolder, check_same, line_of
+from bat_fast.runs.folder import RunFolder, check_same, line_of, plain
+from bat_fast.train.longer import check_longer
 
 _PARTS = {"epoch", "best", "stopped", "config", "model", "average", "optimizer", "method", "rng"}
 
@@ -96,13 +98,27 @@ def identity(splits: Splits) -> dict[str, Any]:
     }
 
 
-def check_identity(before: dict[str, Any] | None, now: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError where the data are not those that the run had; None is a run of an older version."""
-    for name, value in (before or {}).items():
-        if value != now.get(name):
+def check_state(
+    state: dict[str, Any], config: TrainConfig, data: dict[str, Any], steps: int, folder: Path
+) -> None:
+    """Raise ValueError where what is done would have been different with these settings, or these data.
+
+    Args:
+        state: of the run so far.
+        config: to go on with.
+        data: their `identity`; a run of an older version has recorded none.
+        steps: in an epoch.
+        folder: of the run, for the message.
+    """
+    check_same(state["config"], plain(config), folder)
+    for name, value in state.get("data", {}).items():
+        if value != data.get(name):
             words = {"classes": "names of the classes", "sizes": "sizes of the splits"}
             what = f"its {words.get(name, 'labels, or their order,')} were others ({_short(value)})"
             raise ValueError(f"cannot resume {folder}: the data have changed; {what}; give it the same files")
+    before, done = state["config"]["epochs"], state["epoch"] + ("running" in state)
+    if before != config.epochs:
+        check_longer(config, before, done, steps, folder)
 
 
 def _short(value: Any) -> str:

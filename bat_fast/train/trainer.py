@@ -17,17 +17,17 @@ from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
 from bat_fast.report.progress import Progress
 from bat_fast.runs.checkpoint import save_checkpoint
-from bat_fast.runs.folder import RunFolder, check_same, finite, plain
+from bat_fast.runs.folder import RunFolder, finite, plain
 from bat_fast.runs.metrics import metric
 from bat_fast.train import build
-from bat_fast.train.alarms import CollapseAlarm, label_alarm, stuck_alarm
+from bat_fast.train.alarms import CollapseAlarm, label_alarm, patience_alarm, stuck_alarm
 from bat_fast.train.feed import Feed
 from bat_fast.train.finish import finish
+from bat_fast.train.health import diverged
 from bat_fast.train.interruption import Interruption
-from bat_fast.train.longer import check_longer
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
-from bat_fast.train.resume import check_identity, identity, load_best, newest, rows_of
+from bat_fast.train.resume import check_state, identity, load_best, newest, rows_of
 from bat_fast.train.rng import restore_rng_state, rng_state
 from bat_fast.train.schedule import learning_rate
 from bat_fast.train.snapshot import begin_epoch, load_state, place_of, state_of
@@ -56,6 +56,7 @@ class Trainer:
     Raises:
         ValueError: a setting is out of range, or the run in ``out`` had other settings.
         FileExistsError: ``out`` is not empty and ``resume`` is off.
+        BlockingIOError: another process writes to it.
     """
 
     def __init__(
@@ -77,7 +78,13 @@ class Trainer:
         self.device, self.observers = pick_device(config.device), tuple(observers)
         set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.feed = Feed(config, self.device, splits)
-        self.splits, self.loader, train = self.feed.splits, self.feed.train, self.feed.splits.train
+        self.splits, self.loader = self.feed.splits, self.feed.train
+        with self.folder.held():
+            self._begin(resume, model)
+
+    def _begin(self, resume: bool, model: nn.Module | None) -> None:
+        """Put the parts together, and open the folder: a run that is refused changes nothing in it."""
+        config, train = self.config, self.splits.train
         state, lines = newest(self.folder) if resume else (None, [])
         options: dict[str, Any] = {"mean": train.mean, "std": train.std, "begin": state is None}
         options |= {"samples": self.feed.ids, "model": model}
@@ -108,6 +115,12 @@ class Trainer:
         Raises:
             FloatingPointError: the loss is no longer finite.
         """
+        try:
+            return self._fit()
+        finally:
+            self.folder.lock.end()
+
+    def _fit(self) -> dict[str, Any]:
         robust = metric("val", self._val_attack)
         with Progress(self.config.epochs, len(self.loader), robust, bar=self.progress) as progress:
             while self.epoch < self.config.epochs and not self.stopped:
@@ -117,7 +130,10 @@ class Trainer:
                 self._choose(row, robust if self.step.attacks else metric("val", "clean"))
                 self.epoch += 1
                 warnings = [label_alarm(self.feed, row, "val"), stuck_alarm(self.feed, row)]
-                warnings += [self._collapse(row), self._patience()]
+                warnings.append(self._collapse(row))
+                if not self.stopped and (end := patience_alarm(self.config, self.epoch, self.best)):
+                    self.stopped = True
+                    warnings.append(end)
                 self._save(row)
                 for warning in filter(None, warnings):
                     progress.warn(warning)
@@ -163,14 +179,8 @@ class Trainer:
         row = meter.means() | {"train/lr": rate} | meter.speed()
         report_labels(torch.device(self.device))  # the means have waited for the last batch
         if not math.isfinite(row["train/loss"]):
-            raise FloatingPointError(self._diverged(epoch, row["train/loss"]))
+            raise FloatingPointError(diverged(self.folder, epoch, row["train/loss"]))
         return row
-
-    def _diverged(self, epoch: int, loss: float) -> str:
-        good = (
-            f"the last good checkpoint is {self.folder.last} (epoch {epoch})" if epoch else "none was saved"
-        )
-        return f"the training loss became {loss} in epoch {epoch + 1}; {good}; try a lower --optim.lr"
 
     def _validate(self, epoch: int) -> dict[str, float]:
         """What the end of ``epoch``, counted from 1, measures: the collapse alarm, and validation if due."""
@@ -201,15 +211,6 @@ class Trainer:
             return f"{what}; went back to the weights of epoch {state['epoch']}"
         return f"{what}; stopped" if self.stopped else what
 
-    def _patience(self) -> str | None:
-        """End the run where validation has not improved for long enough; a line about it, or None."""
-        patience = self.config.eval.patience
-        since = 0 if self.best is None else self.epoch - self.best["epoch"]
-        if self.stopped or not patience or since < patience or self.epoch == self.config.epochs:
-            return None
-        self.stopped = True
-        return f"no better validation for {since} epochs (eval.patience); stopped"
-
     def _state(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
@@ -237,11 +238,7 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> list[str]:
         """Go on from ``state``; returns what is to be said about the files."""
-        check_same(state["config"], plain(self.config), self.folder.path)
-        check_identity(state.get("data"), self.identity, self.folder.path)
-        before, done = state["config"]["epochs"], state["epoch"] + ("running" in state)
-        if before != self.config.epochs:
-            check_longer(self.config, before, done, len(self.loader), self.folder.path)
+        check_state(state, self.config, self.identity, len(self.loader), self.folder.path)
         self.rows, line = rows_of(state, self.folder)
         self.epoch, self.best, self.stopped = state["epoch"], state["best"], state["stopped"]
         load_state(self.parts, state)
