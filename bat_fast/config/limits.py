@@ -51,6 +51,7 @@ LIMITS = {
     "optim.micro_batches": "[1, inf)",
     "optim.label_smoothing": "[0, 1)",
     "optim.clip": "(0, inf)",
+    "optim.check_every": "[1, inf)",
     "optim.awp": "[0, 1]",
     "optim.awp_start": PART_OF_RUN,
     "optim.average_decay": "[0, 1)",

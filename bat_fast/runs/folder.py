@@ -50,7 +50,9 @@ _FREE = (  # may change when a run is resumed
     "data.loader",
     "eval.batch_size",
     "model.init",
+    "optim.check_every",
     "optim.grad_checkpointing",
+    "optim.on_nonfinite",
 )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bat_fast.data import Loader
+from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train.build import Parts
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
@@ -52,3 +54,26 @@ def begin_epoch(
     meter.load_state_dict(place["meter"])
     restore_rng_state(place["rng"])
     step.attacks = place["attacks"]
+
+
+def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int) -> str:
+    """What follows an update that was not made: ``optim.on_nonfinite``, and a line about it.
+
+    Args:
+        parts: get the weights of ``last`` where that is asked.
+        last: the checkpoint of the run.
+        meter: counts it.
+        number: of the step in the run, from 0.
+
+    Raises:
+        FloatingPointError: there is no checkpoint yet.
+    """
+    meter.leave_out()
+    policy = parts.step.health.policy
+    what = f"step {number + 1}: loss or gradient became NaN or infinite"
+    if policy != "restore":
+        return f"{what}; this update is left out"
+    if not last.exists():
+        raise FloatingPointError(f"{what}, and there is no checkpoint to restore")
+    load_state(parts, load_checkpoint(last))
+    return f"{what}; the weights are those of {last} again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from bat_fast.train import build
 from bat_fast.train.alarms import CollapseAlarm, label_alarm, patience_alarm, stuck_alarm
 from bat_fast.train.feed import Feed
 from bat_fast.train.finish import finish
-from bat_fast.train.health import diverged
+from bat_fast.train.health import advice, check_weights
 from bat_fast.train.interruption import Interruption
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
 from bat_fast.train.resume import check_state, identity, load_best, newest, rows_of
 from bat_fast.train.rng import restore_rng_state, rng_state
 from bat_fast.train.schedule import learning_rate
-from bat_fast.train.snapshot import begin_epoch, load_state, place_of, state_of
+from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
 from bat_fast.train.validation import accuracies, eval_attack
 
 
@@ -71,10 +70,9 @@ class Trainer:
         observers: Iterable[Observer] = (),
     ) -> None:
         build.check(config)
-        self.config = config = settled(config)
+        self.config, self.progress = (config := settled(config)), progress
         self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
-        self.progress = progress
         self.device, self.observers = pick_device(config.device), tuple(observers)
         set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.feed = Feed(config, self.device, splits)
@@ -116,7 +114,8 @@ class Trainer:
             FloatingPointError: the loss is no longer finite.
         """
         try:
-            return self._fit()
+            with advice(self.folder.last):
+                return self._fit()
         finally:
             self.folder.lock.end()
 
@@ -164,9 +163,12 @@ class Trainer:
                 for group in self.parts.optimizer.param_groups:
                     group["lr"] = rate
                 terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
-                if average is not None and done >= optim.average_start:
-                    average.update_parameters(self.model)
-                meter.add(terms, len(batch.y))
+                if self.step.health.left_out:
+                    progress.warn(leave_out(self.parts, self.folder.last, meter, number))
+                else:
+                    if average is not None and done >= optim.average_start:
+                        average.update_parameters(self.model)
+                    meter.add(terms, len(batch.y))
                 for observer in self.observers:
                     observer.step(batch, terms, epoch)
                 progress.step(meter)
@@ -178,8 +180,7 @@ class Trainer:
                     raise KeyboardInterrupt
         row = meter.means() | {"train/lr": rate} | meter.speed()
         report_labels(torch.device(self.device))  # the means have waited for the last batch
-        if not math.isfinite(row["train/loss"]):
-            raise FloatingPointError(diverged(self.folder, epoch, row["train/loss"]))
+        self.step.health.settle()
         return row
 
     def _validate(self, epoch: int) -> dict[str, float]:
@@ -212,6 +213,8 @@ class Trainer:
         return f"{what}; stopped" if self.stopped else what
 
     def _state(self) -> dict[str, Any]:
+        self.step.health.settle()  # no checkpoint has a NaN
+        check_weights(self.model)
         return {
             "epoch": self.epoch,
             "best": self.best,
