@@ -134,7 +134,8 @@ def test_links_lead_to_files():
 
 
 def test_the_page_on_run_folders_names_every_file_and_every_free_setting(tmp_path):
-    from bat_fast.runs.folder import _FREE, RunFolder
+    from bat_fast.runs.folder import RunFolder
+    from bat_fast.runs.plain import _FREE
 
     text = (DOCS / "run-folder.md").read_text()
     folder = RunFolder(tmp_path)

@@ -19,7 +19,19 @@ BENCHMARKS = sorted(BENCH.rglob("*.py"))
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
     {"_install"},
-    {"_native", "_checks", "_atomic", "_logits", "_random", "ratio", "spelling", "device", "batch"},
+    {
+        "_native",
+        "_checks",
+        "_atomic",
+        "_seal",
+        "_lock",
+        "_logits",
+        "_random",
+        "ratio",
+        "spelling",
+        "device",
+        "batch",
+    },
     {"values"},
     {"config"},
     {"ops"},

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bat_fast._seal import check_text
 from bat_fast.cli.catalogue import data_names, method_names, options_of, types
 from bat_fast.cli.parser import Parser
 from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words, stored_file
 from bat_fast.config import TrainConfig, recipes
 from bat_fast.config.data import GIVEN
 from bat_fast.config.limits import problems
-from bat_fast.runs.folder import RunFolder, flat, plain
+from bat_fast.runs.folder import RunFolder
+from bat_fast.runs.plain import flat, plain
 from bat_fast.spelling import hint, meant, nearest
 from bat_fast.values import converted
 
@@ -87,6 +89,7 @@ def read_run(path: Path, arguments: list[str], also: Iterable[str] = ()) -> Trai
     stored = RunFolder(path).config
     if not stored.exists():
         raise FileNotFoundError(f"{path} is no run folder: there is no config.yaml in it")
+    check_text(stored)
     said = [from_file(stored)]
     wanted, trained = _build(said, words, [*run_options(), *also]), _build(said, [], [])
     asked_for, there = flat(plain(wanted)), flat(plain(trained))

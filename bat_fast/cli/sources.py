@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bat_fast._seal import check_text
 from bat_fast.cli.catalogue import ALIASES, NAMED, OPEN, group_names, types
 from bat_fast.runs.folder import RunFolder
 from bat_fast.spelling import nearest
@@ -60,7 +61,7 @@ def from_file(path: str | Path, named_by: tuple[Path, ...] = ()) -> list[Said]:
     if file.resolve() in [above.resolve() for above in named_by]:
         raise ValueError(f"{where}: {path} would be read within itself; leave it out")
     origin = f"{path}: "
-    tree = _parsed(file.read_text(), origin)
+    tree = _parsed(_text(file), origin)
     if not isinstance(tree, Mapping) and tree is not None:
         raise ValueError(f"{origin}this is no list of settings; write NAME: VALUE")
     return list(_flat(tree or {}, "", origin, (*named_by, file)))
@@ -71,6 +72,7 @@ def stored_file(out: Path, seeds: Sequence[int]) -> Path:
     folders = [out / f"seed-{seed}" for seed in seeds] or [out]
     stored = [file for folder in folders if (file := RunFolder(folder).config).exists()]
     if stored:
+        check_text(stored[0])
         return stored[0]
     names = (path.parent.name for path in out.glob("seed-*/config.yaml"))
     begun = sorted((name.removeprefix("seed-") for name in names), key=lambda seed: (len(seed), seed))
@@ -102,6 +104,13 @@ def from_words(words: Iterable[str], also: Iterable[str] = ()) -> list[Said]:
             text = following
         found += _said(name, text, "", (), dashes="--")
     return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: this is no text in UTF-8") from None
 
 
 def _parsed(text: str, origin: str) -> Any:
@@ -153,7 +162,7 @@ def _group_file(group: str, file: Path, origin: str, files: tuple[Path, ...]) ->
         raise ValueError(
             f"{origin}{group} must be settings, such as {{name: value}}, or their file, got {str(file)!r}"
         )
-    tree = _parsed(file.read_text(), f"{file}: ")
+    tree = _parsed(_text(file), f"{file}: ")
     if not isinstance(tree, Mapping):
         raise ValueError(f"{file}: this is no list of settings; write NAME: VALUE")
     yield from _flat(tree, f"{group}.", f"{file}: ", (*files, file))

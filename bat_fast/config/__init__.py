@@ -108,6 +108,12 @@ class OptimConfig(Settings, place="optim"):
     """Share of the label's probability given to all classes alike, in [0, 1)."""
     clip: float | None = None
     """Largest norm of the gradient of all parameters; None does not clip."""
+    on_nonfinite: Literal["stop", "skip", "restore"] = "stop"
+    """When loss or gradient are NaN or infinite, before any weight has moved: end the run, leave that update
+    out, or go on from the weights of the last checkpoint. Ten such updates in a row end it anyway."""
+    check_every: int = 50
+    """Steps between two looks at loss and gradient on a GPU, which waits for each. A CPU looks in every step,
+    and so does a GPU unless ``on_nonfinite`` is ``stop``."""
     awp: float = 0.0
     """Radius of adversarial weight perturbation (Wu et al. 2020), relative to each layer's norm; 0 is off."""
     awp_start: float = 0.0
@@ -170,6 +176,9 @@ class TrainConfig(Settings):
     the weights, TF32 elsewhere, and the fastest algorithms of cuDNN."""
     checkpoint_every: int = 0
     """Steps between checkpoints within an epoch; 0 writes one at the end of each epoch and on Ctrl-C only."""
+    checkpoint_keep: int = 2
+    """Checkpoints to go on from that are kept, the last one included: where it is damaged, ``--resume`` takes
+    the one before."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "bat"})

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,47 +17,19 @@ import torch
 from torch import Tensor
 
 from bat_fast._atomic import atomic_text, sync
-from bat_fast.data.files import Files, decode_rows
+from bat_fast._lock import Lock
+from bat_fast._seal import is_whole, sealed
+from bat_fast.data.contents import Contents as Contents
+from bat_fast.data.draft import begun, checks_of
+from bat_fast.data.files import decode_rows
 from bat_fast.data.source import Source
 
 FOLDER = "bat_fast_cache"
 UNKNOWN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # mean and std until they are measured
 _CHUNK = 1024  # files between two points to resume from
-_FORMAT = 1
+_FORMAT = 2
+_UNSEALED = 1  # the format before, in which neither the description nor single images have checksums
 _LEFT_OUT = -1  # the label of a file that could not be decoded
-
-
-class Contents(NamedTuple):
-    """What a cache is made of.
-
-    Args:
-        name: of the data set.
-        files: the images of the training part, then those of a published validation part, if there is one,
-            and then those of the test part.
-        labels: one for each file.
-        classes: the names of the classes.
-        train: how many files are the training part.
-        stats: mean and std of each channel; None where they are measured when the cache is read.
-        held: how many files are the published validation part.
-    """
-
-    name: str
-    files: Files
-    labels: list[int]
-    classes: tuple[str, ...]
-    train: int
-    stats: tuple[tuple[float, ...], tuple[float, ...]] | None
-    held: int = 0
-
-    def fingerprint(self) -> str:
-        """A hash of everything but the pixels."""
-        parts = [self.name, str(self.files.size), str(self.train), *self.classes]
-        if not self.files.exact:
-            parts.append("resized")
-        if self.held:
-            parts.append(f"{self.held} validate")
-        parts += [f"{name}\t{label}" for name, label in zip(self.files.names, self.labels, strict=True)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def build_cache(
@@ -69,7 +42,8 @@ def build_cache(
 ) -> dict[str, Any]:
     """Decode all files into ``folder``, which appears as a whole when everything is on the disk.
 
-    A build that was stopped continues where it was; one of other files starts over. Over a cache that is
+    A build that was stopped continues where it was, as far as its images are those that were written; one of
+    other files starts over. Over a cache that is
     complete nothing is decoded: its pixels are checked against their hash.
 
     Args:
@@ -84,37 +58,57 @@ def build_cache(
 
     Raises:
         ValueError: a file cannot be decoded, or the cache there is damaged or of other files.
+        BlockingIOError: another process builds it.
     """
     if on_corrupt not in ("error", "skip"):
         raise ValueError(f"on_corrupt must be error or skip, got {on_corrupt!r}")
-    total, size, mark = len(contents.files), contents.files.size, contents.fingerprint()
-    if folder.exists():
-        return _verify(folder, mark)
+    mark = contents.fingerprint()
+    lock = Lock(folder.with_name(f".{folder.name}.lock"), f"cache {folder}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock.take()
+    try:
+        if folder.exists():
+            return _verify(folder, mark)
+        return _build(contents, folder, mark, workers, on_corrupt, progress)
+    finally:
+        lock.end()
+
+
+def _build(
+    contents: Contents,
+    folder: Path,
+    mark: str,
+    workers: int | None,
+    on_corrupt: str,
+    progress: Callable[[int, int], object] | None,
+) -> dict[str, Any]:
+    total, size = len(contents.files), contents.files.size
     draft = folder.with_name(f"{folder.name}.partial")
-    journal = draft / "journal.json"
-    state = json.loads(journal.read_text()) if journal.exists() else {}
-    if state.get("fingerprint") != mark:
+    journal, shape = draft / "journal.json", (total, size, size, 3)
+    state, checks = begun(draft, mark, shape, _CHUNK)
+    if not state["chunks"]:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        state = {"fingerprint": mark, "done": 0, "failed": {}}
-    mode: Any = "r+" if state["done"] else "w+"
-    pixels = np.lib.format.open_memmap(draft / "images.npy", mode, np.uint8, (total, size, size, 3))
+    mode: Any = "r+" if state["chunks"] else "w+"
+    pixels = np.lib.format.open_memmap(draft / "images.npy", mode, np.uint8, shape)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for start in range(state["done"], total, _CHUNK):
+        for start in range(len(checks), total, _CHUNK):
             rows = range(start, min(start + _CHUNK, total))
             images, failed = decode_rows(contents.files, rows, pool=pool)
             if failed and on_corrupt == "error":
                 raise ValueError(next(iter(failed.values())).replace("--data.on_corrupt", "--on_corrupt"))
             pixels[rows.start : rows.stop] = images.numpy()
             pixels.flush()
-            state["done"] = rows.stop
+            checks = np.concatenate([checks, checks_of(images.numpy())])
+            state["chunks"].append(zlib.crc32(checks[start:].tobytes()))
             state["failed"] |= {str(rows[place]): reason for place, reason in failed.items()}
-            atomic_text(journal, json.dumps(state))
+            atomic_text(journal, json.dumps(sealed(state)))
             if progress is not None:
                 progress(rows.stop, total)
     labels, (mean, std) = np.array(contents.labels), contents.stats or UNKNOWN
     labels[[int(row) for row in state["failed"]]] = _LEFT_OUT
     np.save(draft / "labels.npy", labels)
+    np.save(draft / "checks.npy", checks)
     meta = {
         "format": _FORMAT,
         "name": contents.name,
@@ -126,12 +120,16 @@ def build_cache(
         "mean": mean,
         "std": std,
         "fingerprint": mark,
-        "sha256": {name: _hash(draft / name) for name in ("images.npy", "labels.npy")},
+        "sha256": {name: _hash(draft / name) for name in ("images.npy", "labels.npy", "checks.npy")},
         "left_out": sorted(state["failed"].values()),
     }
+    if not np.array_equal(checks_of(pixels), checks):  # what is vouched for is what was decoded
+        raise ValueError(f"cache {draft}: images.npy changed while it was built; run bat-fast prepare again")
+    meta = sealed(meta)
     atomic_text(draft / "meta.json", json.dumps(meta, indent=1))
     journal.unlink()
-    sync(draft / "labels.npy")
+    for name in ("labels.npy", "checks.npy"):
+        sync(draft / name)
     draft.rename(folder)
     sync(folder.parent)
     return meta
@@ -164,15 +162,16 @@ class Cached(NamedTuple):
 def load_cache(folder: Path) -> Cached:
     """Open a cache.
 
-    The labels are checked against their hash, the pixels only for their number: reading them all takes as
-    long as an epoch. ``bat-fast prepare`` on a complete cache checks both.
+    Everything is checked against its hash but the pixels, which a loader checks image by image, each when it
+    is first read; those of a cache of the format before only ``bat-fast prepare`` checks.
 
     Raises:
         ValueError: the cache is damaged or of another version.
     """
     meta = _meta(folder)
-    if _hash(folder / "labels.npy") != meta["sha256"]["labels.npy"]:
-        raise ValueError(_damaged(folder, "labels.npy has changed"))
+    for name in meta["sha256"]:
+        if name != "images.npy" and _hash(folder / name) != meta["sha256"][name]:
+            raise ValueError(_damaged(folder, f"{name} has changed"))
     # Copy on write: torch wants memory that may be written to, and the file stays as it is.
     try:
         store = np.lib.format.open_memmap(folder / "images.npy", "c")
@@ -193,6 +192,9 @@ def load_cache(folder: Path) -> Cached:
         tuple(meta["mean"]),
         tuple(meta["std"]),
         rows=index,
+        checks=torch.from_numpy(np.load(folder / "checks.npy").astype(np.int64))
+        if meta["format"] != _UNSEALED
+        else None,
     )
     train = int((index < meta["train"]).sum())
     held = int((index < meta["train"] + meta.get("held", 0)).sum()) - train
@@ -216,9 +218,15 @@ def _verify(folder: Path, mark: str) -> dict[str, Any]:
 
 
 def _meta(folder: Path) -> dict[str, Any]:
-    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-    if meta.get("format") != _FORMAT:
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
+        kind = meta["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(_damaged(folder, f"meta.json has changed ({type(error).__name__})")) from None
+    if kind not in (_UNSEALED, _FORMAT):
         raise ValueError(_damaged(folder, "another version of bat_fast has built it"))
+    if kind != _UNSEALED and not is_whole(meta):
+        raise ValueError(_damaged(folder, "meta.json has changed"))
     return meta
 
 

@@ -13,26 +13,27 @@ def epoch_order(count: int, seed: int, epoch: int, *more: str) -> Tensor:
     return torch.randperm(count, generator=generator(seed, epoch, *more))
 
 
-def shares(order: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
+def shares(order: Tensor, batch_size: int, rank: int, world_size: int, least: int = 1) -> list[Tensor]:
     """The batches of ``rank``: as many on every rank, and together each sample exactly once.
 
     A step takes ``world_size`` x ``batch_size`` samples in the common order, and each rank its part of
-    them. What is left at the end is divided as evenly as can be. Less than one sample for each rank joins
-    the step before, whose batches grow by one sample on some ranks.
+    them. What is left at the end is divided as evenly as can be. Less than ``least`` samples for each rank
+    join the step before, whose batches grow by as many at most.
 
     Args:
         order: [M] int64, the same on all ranks, with M >= world_size.
+        least: samples of a rank in its last batch: 1, or 2 where one alone has no statistics.
     """
     steps = list(order.split(batch_size * world_size))
-    if len(steps) > 1 and len(steps[-1]) < world_size:
+    if len(steps) > 1 and len(steps[-1]) < least * world_size:
         steps[-2:] = [torch.cat(steps[-2:])]
     return [step.tensor_split(world_size)[rank] for step in steps]
 
 
-def count_steps(count: int, batch_size: int, world_size: int) -> int:
+def count_steps(count: int, batch_size: int, world_size: int, least: int = 1) -> int:
     """How many batches `shares` gives for ``count`` samples."""
     steps, rest = divmod(count, batch_size * world_size)
-    return max(1, steps + (rest >= world_size))
+    return max(1, steps + (rest >= least * world_size))
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ class Source:
         std: standard deviation of each channel over the training split.
         true_labels: [M] int64, where ``labels`` were changed on purpose.
         rows: [M] int64, sample i is ``images[rows[i]]``; None: it is ``images[i]``, and S = M.
+        checks: [S] CRC-32 of the bytes of each of the images, where they come from a file that may change.
 
     Raises:
         ValueError: a shape or dtype does not fit, a label is no class, an index appears twice, a row is not
@@ -47,6 +49,7 @@ class Source:
     std: tuple[float, ...]
     true_labels: Tensor | None = None
     rows: Tensor | None = None
+    checks: Tensor | None = None
 
     def __post_init__(self) -> None:
         where = f"data set {self.name}"
@@ -131,6 +134,22 @@ class Source:
             where: [N] int64, the places of the samples in this part.
         """
         return where if self.rows is None else self.rows[where]
+
+    def check(self, where: Tensor) -> None:
+        """Raise ValueError where one of some samples is not as its checksum says; without checksums none is.
+
+        Args:
+            where: [N] int64 on the CPU, the places of the samples in this part.
+        """
+        if self.checks is None:
+            return
+        rows, store = self.stored(where), self.store.numpy()
+        for row, wanted in zip(rows.tolist(), self.checks[rows].tolist(), strict=True):
+            if zlib.crc32(store[row]) != wanted:
+                raise ValueError(
+                    f"data set {self.name}: image {row} of the cache has changed since it was written; "
+                    "delete that folder and run bat-fast prepare again"
+                )
 
     def part(self, where: Tensor) -> Source:
         """Some samples of this part; the store is shared.

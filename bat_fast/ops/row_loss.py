@@ -34,7 +34,8 @@ def _bat_loss_reference(logits: Tensor, target: Tensor, alpha: float, normalize:
     other = z.scatter(1, label, -torch.inf)
     q = ((other.amax(1) - top) - log_sum).exp()
     wrong = z.argmax(1) != label.squeeze(1)
-    weights = torch.where(wrong, (-alpha * q).exp(), 1.0)
+    least = torch.finfo(z.dtype).tiny  # weights that vanish all together would leave 0/0
+    weights = torch.where(wrong, (-alpha * q).exp().clamp_min(least), 1.0)
     nan = float("nan")
     weights, per_sample = torch.where(valid, weights, nan), torch.where(valid, per_sample, nan)
     total = weights.sum()
@@ -83,7 +84,8 @@ def bat_loss(
 
     With ``p = softmax(z)`` and ``q_i = max_{t != y_i} p_t``, a sample that is predicted wrongly weighs
     ``w_i = exp(-alpha q_i)``, any other 1; the loss is ``sum_i w_i CE_i / sum_i w_i``. No gradient
-    flows through the weights. ``alpha = 0`` is the mean cross-entropy.
+    flows through the weights. ``alpha = 0`` is the mean cross-entropy. A weight is at least the smallest
+    normal number of its type: where all of them would vanish the loss is the mean, and not 0/0.
 
     Args:
         logits: [N, C] of the adversarial images; float32, float64 or 16 bits (CUDA: no float64).

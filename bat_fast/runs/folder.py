@@ -5,54 +5,30 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bat_fast._atomic import atomic_text
+from bat_fast._atomic import atomic_copy, atomic_text
+from bat_fast._lock import Lock
+from bat_fast._seal import check_text, sealed_text
 from bat_fast.config import TrainConfig, settled
-from bat_fast.ratio import Ratio
+from bat_fast.runs.plain import check_same, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def plain(config: TrainConfig) -> dict[str, Any]:
-    """``config`` as YAML and JSON can hold it; fractions stay text (``8/255``)."""
-    return {name: _plain(value) for name, value in asdict(config).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Ratio):
-        return value.text if "/" in value.text else float(value)
-    return value
-
-
-_FREE = (  # may change when a run is resumed
-    "epochs",
-    "device",
-    "checkpoint_every",
-    "data.root",
-    "data.workers",
-    "data.loader",
-    "eval.batch_size",
-    "model.init",
-    "optim.grad_checkpointing",
-)
-
-
 class RunFolder:
     """``config.yaml``, ``classes.txt``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``,
-    ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path; and
-    ``label_noise.csv`` where labels are wrong on purpose.
+    ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path, with
+    ``checkpoints/last-2.pt`` and so on, which were ``last.pt`` before; and ``label_noise.csv`` where labels
+    are wrong on purpose.
 
     Args:
         path: the folder.
@@ -74,6 +50,7 @@ class RunFolder:
         self.labels = path / "label_noise.csv"
         self.best = path / "checkpoints" / "best.pt"
         self.last = path / "checkpoints" / "last.pt"
+        self.lock = Lock(path / ".lock", str(path))
 
     @staticmethod
     def default_path(name: str, seed: int | None = 0) -> Path:
@@ -81,10 +58,22 @@ class RunFolder:
         end = "" if seed is None else f"-s{seed}"
         return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}{end}"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else writes to the folder inside ``with``, nor until ``lock.end()`` if all went well."""
+        if self.path.is_dir() and not self._numbered:
+            self.lock.take()
+        try:
+            yield
+        except BaseException:
+            self.lock.end()
+            raise
+
     def open(self, config: TrainConfig, *, resume: bool) -> None:
-        """Create the folder for a new run, or accept the one of the run to resume.
+        """Create the folder for a new run, or accept the one of the run to resume; inside `held`.
 
         Raises:
+            BlockingIOError: another process writes to it.
             FileExistsError: something is there already and ``resume`` is off.
             ValueError: the run there was started with another configuration; the number of epochs may differ,
             which `Trainer` looks at.
@@ -93,7 +82,11 @@ class RunFolder:
             self._claim()
         self.check_free(resume=resume)
         self.best.parent.mkdir(parents=True, exist_ok=True)
+        self.lock.take()
+        for draft in self.path.rglob(".*.tmp"):
+            draft.unlink()  # of a run that was killed while it wrote
         if self.config.exists():
+            check_text(self.config)
             check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path)
         else:
             self.write_config(config)
@@ -102,7 +95,7 @@ class RunFolder:
         """Raise FileExistsError where a file is in the way, or, without ``resume``, another run."""
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file; give another folder with --out")
-        if not resume and self.path.exists() and any(self.path.iterdir()):
+        if not resume and self.path.exists() and set(self.path.iterdir()) - {self.lock.path}:
             raise FileExistsError(
                 f"{self.path} is not empty; continue that run with --resume, "
                 "or give another folder with --out"
@@ -122,7 +115,7 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig) -> None:
         """Write ``config.yaml``."""
-        atomic_text(self.config, yaml.safe_dump(plain(config), sort_keys=False))
+        atomic_text(self.config, sealed_text(yaml.safe_dump(plain(config), sort_keys=False)))
 
     def _claim(self) -> None:
         """Take the first free number; mkdir decides between runs that begin at the same moment."""
@@ -137,22 +130,52 @@ class RunFolder:
             return
 
     def rows(self) -> list[dict[str, Any]]:
-        """The complete lines of ``metrics.jsonl``, one per epoch."""
+        """The complete lines of ``metrics.jsonl``, one per epoch.
+
+        Raises:
+            ValueError: the lines are not those of the epochs 1, 2, ...
+        """
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_bytes().split(b"\n")[:-1]  # the last piece has no line end: partial
-        return [json.loads(line) for line in lines]
+        found = []
+        for number, text in enumerate(lines, 1):
+            try:
+                row = json.loads(text)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or row.get("epoch") != number:
+                raise ValueError(
+                    f"{self.metrics}: line {number} is not that of epoch {number}; put an intact copy in its "
+                    "place"
+                )
+            found.append(row)
+        return found
 
-    def truncate(self, epochs: int) -> None:
-        """Keep the lines of the first ``epochs`` epochs; the rest is about to be trained again."""
-        kept = [row for row in self.rows() if row["epoch"] <= epochs]
-        text = "".join(_line(row) for row in kept)
-        atomic_text(self.metrics, text)
+    def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write ``metrics.jsonl`` anew."""
+        atomic_text(self.metrics, "".join(map(line_of, rows)))
+
+    def earlier(self) -> list[Path]:
+        """What was ``last.pt`` before, the newest first: ``last-2.pt``, ``last-3.pt``, ..."""
+        there = self.last.parent.glob("last-*.pt")
+        found = {int(path.stem[5:]): path for path in there if path.stem[5:].isdecimal()}
+        return [found[number] for number in sorted(found)]
+
+    def make_room(self, keep: int) -> None:
+        """Give ``last.pt`` its next name too, before it is replaced, so that ``keep`` of them are there."""
+        names = [self.last, *(self.last.with_name(f"last-{number}.pt") for number in range(2, keep + 1))]
+        for newer, older in reversed(list(pairwise(names))):
+            if newer.exists():
+                atomic_copy(newer, older)
+        for path in self.earlier():
+            if path not in names:
+                path.unlink()
 
     def append(self, row: dict[str, Any]) -> None:
         """Add the line of one epoch and wait until it is on the disk."""
         with self.metrics.open("a") as file:
-            file.write(_line(row))
+            file.write(line_of(row))
             file.flush()
             os.fsync(file.fileno())
 
@@ -175,32 +198,14 @@ class RunFolder:
         atomic_text(self.results, text)
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError naming the first setting in which the two differ, but for what changes no result.
-
-    A setting that an older run did not know had the value that is now its default.
-    """
-    old, new = flat(plain(TrainConfig())) | flat(before), flat(now)
-    for key in [*new, *(key for key in old if key not in new)]:
-        if key not in _FREE and old.get(key) != new.get(key):
-            raise ValueError(
-                f"cannot resume {folder}: {key} was {old.get(key)!r} and is now {new.get(key)!r}; "
-                "resume with the same settings, or start another run with --out"
-            )
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return found
-
-
-def _line(row: dict[str, Any]) -> str:
-    """One line of JSON, which has no NaN: such a number becomes null."""
-    finite = {
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """``row`` with None in place of what JSON does not have: NaN and Inf."""
+    return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in row.items()
     }
-    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """One line of ``metrics.jsonl``."""
+    return json.dumps(finite(row), allow_nan=False) + "\n"

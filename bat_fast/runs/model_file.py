@@ -15,7 +15,8 @@ from bat_fast._atomic import atomic_write
 from bat_fast.attacks import default_step_size
 from bat_fast.config import TrainConfig
 from bat_fast.ratio import Ratio
-from bat_fast.runs.folder import plain
+from bat_fast.runs.plain import plain
+from bat_fast.runs.sealed_tensors import KEY, check_tensors, sealed_tensors
 from bat_fast.runs.weights import put_weights
 
 GIVEN = "given:"  # in place of a name: a model from Python, and what its class is called
@@ -57,7 +58,7 @@ def save_model(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
         metadata: of `metadata_of`.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    atomic_write(path, lambda file: file.write(_sorted_header(save(tensors, metadata))))
+    atomic_write(path, lambda file: file.write(sealed_tensors(save(tensors, metadata))))
 
 
 def load_run(
@@ -84,6 +85,7 @@ def load_run(
             is not here.
     """
     file = _model_file(Path(path))
+    check_tensors(file)
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:
             metadata = opened.metadata() or {}
@@ -92,7 +94,7 @@ def load_run(
         raise ValueError(f"{file} is not a complete safetensors file ({error})") from error
     if "bat_fast" not in metadata:
         raise ValueError(f"{file} was not written by bat_fast: it does not say how to build its model")
-    described: dict[str, Any] = dict(metadata)
+    described: dict[str, Any] = {key: value for key, value in metadata.items() if key != KEY}
     described |= {key: int(metadata[key]) for key in (*_SIZES, "seed")}
     described |= {key: json.loads(metadata[key]) for key in _JSON if key in metadata}
     described |= {key: Ratio(metadata[key]) for key in ("eps", "step_size")}
@@ -143,11 +145,3 @@ def _model_file(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected a run folder or a model.safetensors")
     return path
-
-
-def _sorted_header(content: bytes) -> bytes:
-    """safetensors writes the metadata in random order; sorted, the same model is the same bytes."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[end:]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bat_fast.config import TrainConfig
-from bat_fast.runs.folder import RunFolder, flat, plain
+from bat_fast.runs.folder import RunFolder
+from bat_fast.runs.plain import flat, plain
 from bat_fast.runs.provenance import git_revision, versions
 
 

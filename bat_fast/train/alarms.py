@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from bat_fast.attacks import Attack
+from bat_fast.attacks import PGD, Attack
 from bat_fast.batch import Batch
+from bat_fast.config import TrainConfig
 from bat_fast.data import GIVEN, Source, has_option
 from bat_fast.evaluate import evaluate
 from bat_fast.train.feed import Feed
@@ -47,6 +48,12 @@ class CollapseAlarm:
         fgsm_acc = evaluate(model, [self.batch], fgsm)["robust_acc"]
         self.raised = pgd_acc < fgsm_acc / 2 and fgsm_acc - pgd_acc >= _GAP
         return {"val/fgsm_acc": fgsm_acc, "val/collapsed": float(self.raised)}
+
+
+def collapse_alarm(attack: PGD, feed: Feed) -> CollapseAlarm | None:
+    """The alarm of single-step training; None where ``attack`` takes more steps, or none."""
+    one_step = attack.steps == 1 and attack.eps > 0
+    return CollapseAlarm(next(iter(feed.eval("val")))) if one_step else None
 
 
 def chance_alarm(split: str, accuracy: float, learnt: float, classes: int, examples: int) -> str | None:
@@ -124,6 +131,20 @@ def stuck_alarm(feed: Feed, row: dict[str, Any]) -> str | None:
         f"after {row['epoch']} epochs val clean accuracy is {accuracy:.1%} with {classes} classes: let the "
         "ball grow with the network, --attack.warmup 0.5, or take a smaller --attack.eps"
     )
+
+
+def patience_alarm(config: TrainConfig, epoch: int, best: dict[str, Any] | None) -> str | None:
+    """A line where the run is to end, as validation has not improved for long enough.
+
+    Args:
+        config: of the run, with ``eval.patience``.
+        epoch: epochs done.
+        best: the row of the epoch chosen so far.
+    """
+    patience, since = config.eval.patience, 0 if best is None else epoch - best["epoch"]
+    if not patience or since < patience or epoch == config.epochs:
+        return None
+    return f"no better validation for {since} epochs (eval.patience); stopped"
 
 
 def data_warnings(feed: Feed, row: dict[str, Any]) -> list[str]:

@@ -32,6 +32,8 @@ def perturbed(model: nn.Module, losses: Iterable[Tensor], gamma: float) -> Itera
             gamma * weight.norm() / (g.norm() + 1e-20) * g
             for weight, g in zip(weights, gradients, strict=True)
         ]
+        for move in moves:  # what is not finite could not be taken back
+            move.nan_to_num_(0.0, 0.0, 0.0)
         torch._foreach_add_(weights, moves)
     try:
         yield

@@ -7,32 +7,39 @@ from typing import Any
 from bat_fast.config import TrainConfig
 from bat_fast.report.curves import draw_curves
 from bat_fast.report.words import run_title
-from bat_fast.runs.checkpoint import load_checkpoint
-from bat_fast.runs.folder import RunFolder, plain
+from bat_fast.runs.folder import RunFolder
 from bat_fast.runs.model_file import metadata_of, save_model
+from bat_fast.runs.plain import plain
 from bat_fast.runs.results import results_of
 from bat_fast.train.alarms import data_warnings
 from bat_fast.train.build import Parts
 from bat_fast.train.feed import Feed
+from bat_fast.train.resume import load_best
 from bat_fast.train.snapshot import load_state
 from bat_fast.train.validation import accuracies
 
 
 def finish(
-    config: TrainConfig, folder: RunFolder, parts: Parts, feed: Feed, best: dict[str, Any], device: str
+    config: TrainConfig,
+    folder: RunFolder,
+    parts: Parts,
+    feed: Feed,
+    best: dict[str, Any],
+    rows: list[dict[str, Any]],
+    device: str,
 ) -> dict[str, Any]:
     """Test the best epoch, write model, results and picture, and return what ``results.json`` holds.
 
     Args:
         config: of the run.
-        folder: with ``metrics.jsonl`` and ``checkpoints/best.pt``.
+        folder: with ``checkpoints/best.pt``.
         parts: get the weights of the best epoch.
         feed: the data.
         best: the row of the epoch that validation chose.
+        rows: those of all epochs.
         device: where it ran.
     """
-    load_state(parts, load_checkpoint(folder.best))
-    rows = folder.rows()
+    load_state(parts, load_best(folder, best))
     test = accuracies(config, feed, parts.evaluated, "test", f"pgd{config.eval.test_steps}")
     for line in data_warnings(feed, best | test):
         print(f"WARNING: {line}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -25,7 +26,7 @@ class EpochMeter:
         self._samples = 0
         self._attacks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._attack_s = 0.0
-        self._steps = 0
+        self._steps = self._left_out = 0
         self._began = time.perf_counter()
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(device)
@@ -52,20 +53,25 @@ class EpochMeter:
             weighted = value.detach() * samples
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
 
+    def leave_out(self) -> None:
+        """Count one update that was not made."""
+        self._left_out += 1
+
     def state_dict(self) -> dict[str, Any]:
         """What has been measured so far. Waits for the device."""
         self._collect()
         elapsed = time.perf_counter() - self._began
         return {
             "sums": dict(self._sums),
-            "counts": [self._samples, self._steps],
+            "counts": [self._samples, self._steps, self._left_out],
             "seconds": [self._attack_s, elapsed],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self._sums = {name: value.to(self._device) for name, value in state["sums"].items()}
-        self._samples, self._steps = state["counts"]
+        self._samples, self._steps, *more = state["counts"]
+        self._left_out = more[0] if more else 0  # older runs have counted none
         self._attack_s, elapsed = state["seconds"]
         self._began = time.perf_counter() - elapsed
 
@@ -77,11 +83,13 @@ class EpochMeter:
             self._attacks.clear()
 
     def means(self) -> dict[str, float]:
-        """``train/...`` metrics: means over the samples so far. Waits for the device."""
-        if not self._sums:
-            return {}
+        """``train/...`` metrics: means over the samples so far, and ``train/left_out``, the number of
+        updates that were not made, where there are any. Waits for the device."""
+        if not self._sums:  # nothing yet, or nothing but updates that were not made
+            return {"train/loss": math.nan, "train/left_out": float(self._left_out)} if self._left_out else {}
         values = torch.stack([value.double() for value in self._sums.values()]) / self._samples
-        return {f"train/{name}": value for name, value in zip(self._sums, values.tolist(), strict=True)}
+        means = {f"train/{name}": value for name, value in zip(self._sums, values.tolist(), strict=True)}
+        return means | ({"train/left_out": float(self._left_out)} if self._left_out else {})
 
     def images_per_second(self) -> float:
         """Images counted so far over the time since the epoch began."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bat_fast.data import Loader
+from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train.build import Parts
 from bat_fast.train.meter import EpochMeter
-from bat_fast.train.rng import restore_rng_state, rng_state
+from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
+from bat_fast.train.step import TrainStep
 
 
 def state_of(parts: Parts) -> dict[str, Any]:
@@ -39,8 +42,38 @@ def place_of(loader: Loader, meter: EpochMeter, attacks: bool) -> dict[str, Any]
     }
 
 
-def return_to(place: dict[str, Any], loader: Loader, meter: EpochMeter) -> None:
-    """Go on from `place_of`."""
+def begin_epoch(
+    seed: int, epoch: int, place: dict[str, Any] | None, loader: Loader, meter: EpochMeter, step: TrainStep
+) -> None:
+    """Put generators, loader and meter at the start of ``epoch``, or at its `place_of`."""
+    if place is None:
+        seed_epoch(seed, epoch)
+        loader.set_epoch(epoch)
+        return
     loader.load_state_dict(place["loader"])
     meter.load_state_dict(place["meter"])
     restore_rng_state(place["rng"])
+    step.attacks = place["attacks"]
+
+
+def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int) -> str:
+    """What follows an update that was not made: ``optim.on_nonfinite``, and a line about it.
+
+    Args:
+        parts: get the weights of ``last`` where that is asked.
+        last: the checkpoint of the run.
+        meter: counts it.
+        number: of the step in the run, from 0.
+
+    Raises:
+        FloatingPointError: there is no checkpoint yet.
+    """
+    meter.leave_out()
+    policy = parts.step.health.policy
+    what = f"step {number + 1}: loss or gradient became NaN or infinite"
+    if policy != "restore":
+        return f"{what}; this update is left out"
+    if not last.exists():
+        raise FloatingPointError(f"{what}, and there is no checkpoint to restore")
+    load_state(parts, load_checkpoint(last))
+    return f"{what}; the weights are those of {last} again"

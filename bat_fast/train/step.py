@@ -15,6 +15,7 @@ from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
 from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.awp import perturbed
+from bat_fast.train.health import Health
 from bat_fast.train.learner import learner_of
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.micro_batches import cut, merge
@@ -50,6 +51,7 @@ class TrainStep:
         if all(parameter.is_cpu for parameter in model.parameters()):
             keep_freed_memory()
         self._learner = learner_of(model, optim)
+        self.health = Health(optim, model)
         self.replays: int = getattr(method, "replays", 0)
         self.attacks = bool(self.replays)  # whether the images were adversarial so far
         self._bn_mode, self._seed = attack.bn_mode, attack.seed
@@ -69,9 +71,11 @@ class TrainStep:
         """One update, or as many as the method replays; ``epoch`` counts from 0."""
         gamma = self.optim.awp if awp else 0.0
         parts = cut(batch, self.optim.micro_batches)
-        if self.replays:
-            return self._replay(parts, epoch, gamma)
-        return self._update(parts, self._adversarial(parts, epoch, meter), epoch, gamma)
+        self.health.epoch = epoch
+        with self.health.kept():
+            if self.replays:
+                return self._replay(parts, epoch, gamma)
+            return self._update(parts, self._adversarial(parts, epoch, meter), epoch, gamma)
 
     def _adversarial(self, parts: Sequence[Batch], epoch: int, meter: EpochMeter) -> list[Tensor]:
         """The images to train on, of all parts, before the running statistics or the weights move."""
@@ -128,9 +132,10 @@ class TrainStep:
                 with kept_buffers(self.model) if self.optim.grad_checkpointing else nullcontext():
                     terms.total.backward()
                 done.append(_detached(terms))
-            if self.optim.clip is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)
-            self.optimizer.step()
+            if self.health.allows([terms.total for terms in done]):
+                if self.optim.clip is not None:
+                    nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)
+                self.optimizer.step()
         return merge(done)
 
     def _terms(self, parts: Sequence[Batch], images: Sequence[Tensor], epoch: int) -> Iterator[Terms]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,23 @@ from bat_fast.config import TrainConfig, settled
 from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
 from bat_fast.report.progress import Progress
-from bat_fast.runs.checkpoint import load_checkpoint, save_checkpoint
-from bat_fast.runs.folder import RunFolder, check_same, plain
+from bat_fast.runs.checkpoint import save_checkpoint
+from bat_fast.runs.folder import RunFolder, finite
 from bat_fast.runs.metrics import metric
+from bat_fast.runs.plain import plain
 from bat_fast.train import build
-from bat_fast.train.alarms import CollapseAlarm, label_alarm, stuck_alarm, too_few
+from bat_fast.train.alarms import collapse_alarm, label_alarm, patience_alarm, stuck_alarm, too_few
 from bat_fast.train.feed import Feed
 from bat_fast.train.finish import finish
+from bat_fast.train.health import advice, check_weights
 from bat_fast.train.interruption import Interruption
-from bat_fast.train.longer import check_longer
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
-from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
+from bat_fast.train.resume import check_state, identity, load_best, newest, rows_of
+from bat_fast.train.rng import restore_rng_state, rng_state
 from bat_fast.train.schedule import learning_rate
-from bat_fast.train.snapshot import load_state, place_of, return_to, state_of
-from bat_fast.train.validation import accuracies, eval_attack
+from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
+from bat_fast.train.validation import accuracies, chosen, eval_attack
 
 
 class Trainer:
@@ -45,7 +46,7 @@ class Trainer:
     Args:
         config: the settings.
         out: the run folder.
-        resume: continue from ``checkpoints/last.pt``; starts from scratch where there is none.
+        resume: continue from the newest checkpoint that is whole; starts from scratch where there is none.
         progress: draw a progress bar when stdout is a terminal; else one line per epoch.
         splits: the data, instead of those that ``config.data`` names; the run then records that they were
             given in Python, and is evaluated there.
@@ -56,6 +57,7 @@ class Trainer:
     Raises:
         ValueError: a setting is out of range, or the run in ``out`` had other settings.
         FileExistsError: ``out`` is not empty and ``resume`` is off.
+        BlockingIOError: another process writes to it.
     """
 
     def __init__(
@@ -73,31 +75,37 @@ class Trainer:
         self.config = config = settled(config if splits is None else build.given_data(config))
         self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
-        self.progress = progress
-        self.device, self.observers = pick_device(config.device), tuple(observers)
+        self.device, self.observers, self.progress = pick_device(config.device), tuple(observers), progress
         set_backends(config.cuda.tf32, config.cuda.benchmark)
         self.feed = Feed(config, self.device, splits)
-        self.splits, self.loader, train = self.feed.splits, self.feed.train, self.feed.splits.train
-        going_on = resume and self.folder.last.exists()
-        options: dict[str, Any] = {"mean": train.mean, "std": train.std, "begin": not going_on}
+        self.splits, self.loader = self.feed.splits, self.feed.train
+        with self.folder.held():
+            self._begin(resume, model)
+
+    def _begin(self, resume: bool, model: nn.Module | None) -> None:
+        """Put the parts together, and open the folder: a run that is refused changes nothing in it."""
+        config, train = self.config, self.splits.train
+        state, lines = newest(self.folder) if resume else (None, [])
+        options: dict[str, Any] = {"mean": train.mean, "std": train.std, "begin": state is None}
         options |= {"samples": self.feed.ids, "model": model}
         self.parts = build.parts(config, self.feed.shape, self.device, **options)
         self.model, self.method, self.step = self.parts.model, self.parts.method, self.parts.step
-        attack = self.parts.attack
-        one_step = attack.steps == 1 and attack.eps > 0
-        self.alarm = CollapseAlarm(next(iter(self.feed.eval("val")))) if one_step else None
+        self.identity = identity(self.splits)
+        self.alarm = collapse_alarm(self.parts.attack, self.feed)
         self._val_attack = f"pgd{config.eval.val_steps}"
-        self.epoch = 0  # epochs done
+        self.epoch, self.stopped = 0, False  # epochs done; ended early, by an alarm or for want of patience
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far
-        self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self._place: dict[str, Any] | None = None  # where an interrupted epoch was
+        self.rows: list[dict[str, Any]] = []  # those of the epochs that are done
         self.folder.open(config, resume=resume)
+        if state is not None:
+            lines += self._restore(state)
+        for line in filter(None, [*lines, too_few(self.splits.val, config.data.name)]):
+            print(f"WARNING: {line}", flush=True)
+        self.folder.write_config(config)
         self.folder.write_classes(train.class_names)
         self.folder.write_labels(train.index, train.true_labels, train.labels)
-        if going_on:
-            self._restore(load_checkpoint(self.folder.last))
-        self.folder.write_config(config)
-        self.folder.truncate(self.epoch)
+        self.folder.write_rows(self.rows)
 
     def fit(self) -> dict[str, Any]:
         """Train the epochs that are left, test the best one, and return what ``results.json`` holds.
@@ -105,18 +113,29 @@ class Trainer:
         Raises:
             FloatingPointError: the loss is no longer finite.
         """
+        try:
+            with advice(self.folder.last):
+                return self._fit()
+        finally:
+            self.folder.lock.end()
+
+    def _fit(self) -> dict[str, Any]:
         robust = metric("val", self._val_attack)
-        if few := too_few(self.splits.val, self.config.data.name):
-            print(f"WARNING: {few}", flush=True)
         with Progress(self.config.epochs, len(self.loader), robust, bar=self.progress) as progress:
             while self.epoch < self.config.epochs and not self.stopped:
                 row = {"epoch": self.epoch + 1, **self._train_epoch(self.epoch, progress)}
                 row |= self._validate(self.epoch + 1)
                 # Without attacks robust accuracy is near 0 and its maximum an accident of early epochs.
-                self._choose(row, robust if self.step.attacks else metric("val", "clean"))
+                self.best = chosen(self.best, row, robust if self.step.attacks else metric("val", "clean"))
                 self.epoch += 1
-                warnings = [label_alarm(self.feed, row, "val"), stuck_alarm(self.feed, row)]
-                warnings += [self._collapse(row), self._patience()]
+                warnings = [
+                    label_alarm(self.feed, row, "val"),
+                    stuck_alarm(self.feed, row),
+                    self._collapse(row),
+                ]
+                if not self.stopped and (end := patience_alarm(self.config, self.epoch, self.best)):
+                    self.stopped = True
+                    warnings.append(end)
                 self._save(row)
                 for warning in filter(None, warnings):
                     progress.warn(warning)
@@ -124,7 +143,7 @@ class Trainer:
                 for observer in self.observers:
                     observer.epoch(row)
         assert self.best is not None  # the last epoch is always validated
-        return finish(self.config, self.folder, self.parts, self.feed, self.best, self.device)
+        return finish(self.config, self.folder, self.parts, self.feed, self.best, self.rows, self.device)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -134,8 +153,13 @@ class Trainer:
     def _train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
         config, optim, average = self.config, self.optim, self.parts.average
-        done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
-        meter = self._begin_epoch(epoch)
+        done, total_steps, every = (
+            epoch / config.epochs,
+            config.epochs * len(self.loader),
+            config.checkpoint_every,
+        )
+        meter, place, self._place = EpochMeter(self.device), self._place, None
+        begin_epoch(config.seed, epoch, place, self.loader, meter, self.step)
         progress.start_epoch(epoch + 1, self.loader.position)
         self.step.set_progress(done)
         self.model.train()
@@ -146,41 +170,25 @@ class Trainer:
                 for group in self.parts.optimizer.param_groups:
                     group["lr"] = rate
                 terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
-                if average is not None and done >= optim.average_start:
-                    average.update_parameters(self.model)
-                meter.add(terms, len(batch.y))
+                if self.step.health.left_out:
+                    progress.warn(leave_out(self.parts, self.folder.last, meter, number))
+                else:
+                    if average is not None and done >= optim.average_start:
+                        average.update_parameters(self.model)
+                    meter.add(terms, len(batch.y))
                 for observer in self.observers:
                     observer.step(batch, terms, epoch)
                 progress.step(meter)
                 every = config.checkpoint_every
                 if interruption.asked or (every and (number + 1) % every == 0):
                     place = place_of(self.loader, meter, self.step.attacks)
-                    save_checkpoint(self.folder.last, self._state() | {"running": place})
+                    self._save_last(self._state() | {"running": place})
                 if interruption.asked:
                     raise KeyboardInterrupt
         row = meter.means() | {"train/lr": rate} | meter.speed()
         report_labels(torch.device(self.device))  # the means have waited for the last batch
-        if not math.isfinite(row["train/loss"]):
-            raise FloatingPointError(self._diverged(epoch, row["train/loss"]))
+        self.step.health.settle()
         return row
-
-    def _begin_epoch(self, epoch: int) -> EpochMeter:
-        """Put loader, generators and meter at the start of an epoch, or where it was interrupted."""
-        meter, place = EpochMeter(self.device), self._place
-        self._place = None
-        if place is not None:
-            return_to(place, self.loader, meter)
-            self.step.attacks = place["attacks"]
-            return meter
-        seed_epoch(self.config.seed, epoch)
-        self.loader.set_epoch(epoch)
-        return meter
-
-    def _diverged(self, epoch: int, loss: float) -> str:
-        good = (
-            f"the last good checkpoint is {self.folder.last} (epoch {epoch})" if epoch else "none was saved"
-        )
-        return f"the training loss became {loss} in epoch {epoch + 1}; {good}; try a lower --optim.lr"
 
     def _validate(self, epoch: int) -> dict[str, float]:
         """What the end of ``epoch``, counted from 1, measures: the collapse alarm, and validation if due."""
@@ -193,38 +201,26 @@ class Trainer:
             row |= accuracies(config, self.feed, self.evaluated, "val", self._val_attack)
         return row
 
-    def _choose(self, row: dict[str, Any], criterion: str) -> None:
-        """Take ``row`` as the best so far, if it is; a collapsed epoch only where there is no other."""
-        if criterion not in row or (self.best and row.get("val/collapsed")):
-            return
-        if self.best is None or row[criterion] > self.best[criterion]:
-            self.best = row
-
     def _collapse(self, row: dict[str, Any]) -> str | None:
         """Act on a collapse as the configuration says; a line about it, None where there is none."""
         if self.alarm is None or not row.get("val/collapsed"):
             return None
         what = self.alarm.describe(row)
-        if self.config.eval.on_collapse == "restore" and self.best is not row and self.folder.best.exists():
-            state = load_checkpoint(self.folder.best)
+        if self.config.eval.on_collapse == "restore" and self.best not in (None, row):
+            state = load_best(self.folder, self.best)
             load_state(self.parts, state)
             return f"{what}; went back to the weights of epoch {state['epoch']}"
         return f"{what}; stopped" if self.stopped else what
 
-    def _patience(self) -> str | None:
-        """End the run where validation has not improved for long enough; a line about it, or None."""
-        patience = self.config.eval.patience
-        since = 0 if self.best is None else self.epoch - self.best["epoch"]
-        if self.stopped or not patience or since < patience or self.epoch == self.config.epochs:
-            return None
-        self.stopped = True
-        return f"no better validation for {since} epochs (eval.patience); stopped"
-
     def _state(self) -> dict[str, Any]:
+        self.step.health.settle()  # no checkpoint has a NaN
+        check_weights(self.model)
         return {
             "epoch": self.epoch,
             "best": self.best,
             "stopped": self.stopped,
+            "rows": self.rows,
+            "data": self.identity,
             "config": plain(self.config),
             **state_of(self.parts),
             "rng": rng_state(),
@@ -232,18 +228,23 @@ class Trainer:
 
     def _save(self, row: dict[str, Any]) -> None:
         """Record an epoch. The order matters: a crash between two files must lose none of them."""
+        self.rows.append(finite(row))
         state = self._state()
         self.folder.append(row)
         if self.best is row:
             save_checkpoint(self.folder.best, state)
+        self._save_last(state)
+
+    def _save_last(self, state: dict[str, Any]) -> None:
+        self.folder.make_room(self.config.checkpoint_keep)
         save_checkpoint(self.folder.last, state)
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        check_same(state["config"], plain(self.config), self.folder.path)
-        before, done = state["config"]["epochs"], state["epoch"] + ("running" in state)
-        if before != self.config.epochs:
-            check_longer(self.config, before, done, len(self.loader), self.folder.path)
+    def _restore(self, state: dict[str, Any]) -> list[str]:
+        """Go on from ``state``; returns what is to be said about the files."""
+        check_state(state, self.config, self.identity, len(self.loader), self.folder.path)
+        self.rows, line = rows_of(state, self.folder)
         self.epoch, self.best, self.stopped = state["epoch"], state["best"], state["stopped"]
         load_state(self.parts, state)
         restore_rng_state(state["rng"])
         self._place = state.get("running")
+        return [line] if line else []

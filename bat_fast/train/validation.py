@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from bat_fast.attacks import Attack
@@ -37,3 +39,16 @@ def accuracies(
     """The clean accuracy on a split and that under ``attack``, in [0, 1], named by `metric`."""
     counts = evaluate(model, feed.eval(split), eval_attack(config, model, attack, split))
     return {metric(split, "clean"): counts["clean_acc"], metric(split, attack): counts["robust_acc"]}
+
+
+def chosen(best: dict[str, Any] | None, row: dict[str, Any], criterion: str) -> dict[str, Any] | None:
+    """The row of the best epoch so far: ``best`` or ``row``; a collapsed one only where there is no other.
+
+    Args:
+        best: what was chosen before; the earlier epoch stays where both are equal.
+        row: of the epoch that is done.
+        criterion: name of the accuracy that decides.
+    """
+    if criterion not in row or (best and row.get("val/collapsed")):
+        return best
+    return row if best is None or row[criterion] > best[criterion] else best

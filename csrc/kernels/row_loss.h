@@ -3,6 +3,8 @@
 // over memory less than saving the gradient, and N * C less memory.
 #pragma once
 
+#include <limits>
+
 #include "kernels/softmax.h"
 
 namespace bat_fast {
@@ -20,10 +22,13 @@ struct RowMaxima {
   BAT_HD bool correct() const { return label > before && label >= after; }
 };
 
-// w = exp(-alpha q) for a sample predicted wrongly, with q the largest probability of another class; else 1.
+// w = exp(-alpha q) for a sample predicted wrongly, with q the largest probability of another class; else 1. At least
+// the smallest normal number, so that the weights of a batch can be divided by their sum; NaN stays.
 template <typename T>
 BAT_HD T bat_weight(const RowMaxima<T>& m, const RowNorm<T>& norm, T alpha) {
-  return m.correct() ? T(1) : fast_exp(-alpha * norm.probability(m.other()));
+  constexpr T least = std::numeric_limits<T>::min();
+  const T w = fast_exp(-alpha * norm.probability(m.other()));
+  return m.correct() ? T(1) : w < least ? least : w;
 }
 
 template <typename T>

@@ -7,7 +7,7 @@ import yaml
 
 from bat_fast.cli.settings import read_command
 from bat_fast.config import AttackConfig, Ratio, TrainConfig, recipes
-from bat_fast.runs.folder import plain
+from bat_fast.runs.plain import plain
 
 
 def config(*arguments):

@@ -5,7 +5,7 @@ import json
 import yaml
 
 from bat_fast.config import TrainConfig
-from bat_fast.runs.folder import plain
+from bat_fast.runs.plain import plain
 
 
 def write_run(path, *, seed=0, clean=0.9, robust=0.5, epochs=3, name="pgd20", **changes):

@@ -4,7 +4,7 @@ from bat_fast.config import AttackConfig, Ratio, TrainConfig
 from bat_fast.report.curves import draw_curves, plot_curves
 from bat_fast.report.figure import figure, svg_of
 from bat_fast.report.words import run_title
-from bat_fast.runs.folder import plain
+from bat_fast.runs.plain import plain
 
 ROWS = [
     {

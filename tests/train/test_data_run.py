@@ -114,5 +114,5 @@ def test_extra_images(small, tmp_path):
     assert run.fit()["n_examples"]["train"] == 64
     assert len(run.method.state_dict()["memory"]) == 80 + 23
     extra = dataclasses.replace(wanted.extra, share=Ratio("1"))
-    with pytest.raises(ValueError, match=r"data\.extra\.share must leave images of both kinds"):
+    with pytest.raises(ValueError, match=r"data\.extra\.share must be in \(0, 1\), got 1"):
         Trainer(small(data=dataclasses.replace(wanted, extra=extra)), tmp_path / "bad")

@@ -158,7 +158,7 @@ def test_a_run_that_is_stopped_within_an_epoch_ends_in_the_same_bits(small, tmp_
             raise RuntimeError("killed")
         return step(*arguments, **options)
 
-    act.set_progress, act.attacks = step.set_progress, True
+    act.set_progress, act.attacks, act.health = step.set_progress, True, step.health
     cut_off.step = act
     with pytest.raises(RuntimeError, match="killed"):
         cut_off.fit()

@@ -126,6 +126,8 @@ def test_resuming_a_finished_run_repeats_its_outputs(uninterrupted, small):
 
 def test_resuming_with_other_settings_names_the_first_difference(uninterrupted, small):
     content = (uninterrupted / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"with 5 epochs: the learning rate"):
+        Trainer(small(epochs=5), uninterrupted, resume=True)
     changed = dataclasses.replace(small().optim, lr=0.06)
     with pytest.raises(ValueError, match=r"optim\.lr was 0\.05 and is now 0\.06"):
         Trainer(small(optim=changed), uninterrupted, resume=True)
@@ -136,20 +138,11 @@ def test_an_edited_config_file_does_not_slip_through(small, tmp_path):
     out = tmp_path / "run"
     Trainer(small(epochs=1), out, progress=False).fit()
     text = (out / "config.yaml").read_text()
-    (out / "config.yaml").write_text(text.replace("\nseed: 0", "\nseed: 1"))
-    with pytest.raises(ValueError, match="seed was 0 and is now 1"):
-        Trainer(small(epochs=1, seed=1), out, resume=True)
+    (out / "config.yaml").write_text(text.replace("epochs: 1", "epochs: 2"))
+    with pytest.raises(ValueError, match=r"config\.yaml has changed since the run wrote it"):
+        Trainer(small(epochs=2), out, resume=True)
 
 
 def test_resume_without_a_run_starts_one(small, tmp_path):
     results = Trainer(small(epochs=1), tmp_path / "run", resume=True, progress=False).fit()
     assert results["epoch"] == 1
-
-
-def test_a_corrupt_checkpoint_is_one_clear_error(small, tmp_path):
-    out = tmp_path / "run"
-    Trainer(small(epochs=1), out, progress=False).fit()
-    last = out / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"last\.pt is not a complete checkpoint"):
-        Trainer(small(epochs=1), out, resume=True)

@@ -40,7 +40,7 @@ class Loader(ABC):
     sample exactly once, in the same number of batches (`bat_fast.data.order.shares`). Augmentation is keyed
     by (seed, epoch, sample id). So neither the device, nor the batch size, nor the number of ranks, nor
     what ran before changes a sample, and any epoch can be replayed after `set_epoch`. The last batch may
-    be smaller; no sample is left out.
+    be smaller, but no sample is left out, and with ``shuffle`` none is alone: it joins the batch before.
 
     Args:
         source: the split.
@@ -100,6 +100,8 @@ class Loader(ABC):
         self.position = 0  # batches given in the running epoch
         self.skipped: dict[int, str] = {}  # place in the split -> why it cannot be decoded
         self._start = 0
+        self._least = min(2, batch_size) if shuffle else 1  # who trains may need statistics of a batch
+        self._checked = torch.zeros(len(source), dtype=torch.bool)
         self._labels = source.labels.to(self.device)
         self._index = source.index.to(self.device)
 
@@ -117,7 +119,7 @@ class Loader(ABC):
 
     def __len__(self) -> int:
         """Number of batches in an epoch, the same on every rank."""
-        return count_steps(self.num_samples, self.batch_size, self.world_size)
+        return count_steps(self.num_samples, self.batch_size, self.world_size, self._least)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
@@ -139,10 +141,11 @@ class Loader(ABC):
         self.position = self._start = state["position"]
 
     def __iter__(self) -> Iterator[Batch]:
-        parts = shares(self.order(self.epoch), self.batch_size, self.rank, self.world_size)
+        parts = shares(self.order(self.epoch), self.batch_size, self.rank, self.world_size, self._least)
         start, self._start = self._start, 0
         self.position = start
-        for pixels in self._pixels(parts[start:]):
+        for part, pixels in zip(parts[start:], self._pixels(parts[start:]), strict=True):
+            self._check(part)
             if not len(pixels.where):
                 self._nothing_left()
             self.position += 1
@@ -153,6 +156,13 @@ class Loader(ABC):
                 slot = step * self.world_size + self.rank
                 batch = self.extra.join(batch, epoch=self.epoch, slot=slot)
             yield batch
+
+    def _check(self, part: Tensor) -> None:
+        """Compare the images of a batch with their checksums, each once, while the device computes."""
+        if self.source.checks is not None:
+            fresh = part[~self._checked[part]]
+            self.source.check(fresh)
+            self._checked[fresh] = True
 
     def _finish(self, pixels: Pixels, index: Tensor) -> Tensor:
         if pixels.store.dtype == torch.float32:

@@ -114,7 +114,7 @@ class DaliLoader(Loader):
             else None
         )
         pipe = Pipeline(
-            batch_size=self.batch_size + 1,  # the last step of uneven ranks has one more
+            batch_size=self.batch_size + 2,  # what is too little for a last step joins the one before
             num_threads=self.workers or os.cpu_count() or 1,
             device_id=number,
             exec_dynamic=True,  # outlives a file that cannot be decoded, and its outputs are ours to keep

@@ -1,0 +1,53 @@
+"""Checksums of files that are read back, kept inside them, so that no crash can part the two.
+
+Standard library only. Files of older versions have none and are taken as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+KEY = "sha256_of_the_rest"
+_LINE = "# sha256 of the lines above: "
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of what the ``parts``, bytes or whatever has a buffer of them, make together."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def sealed_text(text: str) -> str:
+    """``text``, which ends in a line end, and a comment with its checksum."""
+    return f"{text}{_LINE}{digest(text.encode())}\n"
+
+
+def check_text(path: Path) -> None:
+    """Raise ValueError where `sealed_text` has written a file and its lines have changed since."""
+    above, line, found = path.read_bytes().rpartition(_LINE.encode())
+    if line and found.strip() != digest(above).encode():
+        raise ValueError(
+            f"{path} has changed since the run wrote it: put an intact copy in its place, or give what shall "
+            "be different as options; if it is right as it is, delete its last line"
+        )
+
+
+def sealed(tree: dict[str, Any]) -> dict[str, Any]:
+    """``tree``, which JSON can hold, with its checksum."""
+    return tree | {KEY: _of(tree)}
+
+
+def is_whole(tree: Any) -> bool:
+    """Whether ``tree``, read from JSON, is as `sealed` has left it."""
+    if not isinstance(tree, dict):
+        return False
+    return tree.get(KEY) == _of({name: value for name, value in tree.items() if name != KEY})
+
+
+def _of(tree: dict[str, Any]) -> str:
+    return digest(json.dumps(tree, sort_keys=True).encode())

@@ -1,0 +1,111 @@
+"""Numbers that are no longer finite: found before the weights have them, and what is done about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast.config import OptimConfig
+
+_MOST = 10  # updates in a row that may be left out: then something else is wrong
+
+
+class Health:
+    """Looks at loss and gradient of every update.
+
+    A look costs one pass over the gradient. Its answer is waited for in every step where that is free (a CPU)
+    or where the update depends on it; else every ``optim.check_every`` steps, and at `settle`.
+
+    Args:
+        optim: ``on_nonfinite`` and ``check_every`` of the configuration.
+        model: that is trained.
+    """
+
+    def __init__(self, optim: OptimConfig, model: nn.Module) -> None:
+        self.policy, self._every = optim.on_nonfinite, optim.check_every
+        self._model = (model,)
+        self._at_once = self.policy != "stop" or all(p.is_cpu for p in model.parameters())
+        self._sum: Tensor | None = None  # of the steps since the last answer: finite, or not
+        self._steps = self._in_a_row = 0
+        self.epoch = 0
+        """That is trained, from 0, for messages."""
+        self.left_out = False
+        """Whether the last update was."""
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Running statistics are as before ``with`` where the update inside it is left out."""
+        buffers = list(self._model[0].buffers()) if self.policy == "skip" else []
+        before = [buffer.clone() for buffer in buffers]
+        yield
+        if self.left_out:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+    def allows(self, losses: Sequence[Tensor]) -> bool:
+        """Whether to update the weights with the gradients that they have.
+
+        Args:
+            losses: scalars, whose sum was differentiated.
+
+        Raises:
+            FloatingPointError: there is a NaN or an infinity, and the policy, or the number of them, says so.
+        """
+        gradients = [p.grad for p in self._model[0].parameters() if p.grad is not None]
+        sums = torch.stack(_sums([*losses, *gradients])).sum()
+        self._sum = sums if self._sum is None else self._sum + sums
+        self._steps += 1
+        if not self._at_once:
+            if self._steps >= self._every:
+                self.settle()
+            return True
+        self.left_out = not math.isfinite(self._answer())
+        self._in_a_row = self._in_a_row + 1 if self.left_out else 0
+        if self.left_out and (self.policy == "stop" or self._in_a_row >= _MOST):
+            raise FloatingPointError(self._what("" if self._in_a_row == 1 else f", {_MOST} times in a row"))
+        return not self.left_out
+
+    def settle(self) -> None:
+        """Wait for the answer about all steps so far.
+
+        Raises:
+            FloatingPointError: there was a NaN or an infinity.
+        """
+        steps = self._steps
+        if steps and not math.isfinite(self._answer()):
+            raise FloatingPointError(self._what(f", within {steps} steps"))
+
+    def _what(self, when: str) -> str:
+        return f"the training loss or its gradient became NaN or infinite in epoch {self.epoch + 1}{when}"
+
+    def _answer(self) -> float:
+        assert self._sum is not None
+        answer, self._sum, self._steps = float(self._sum), None, 0
+        return answer
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise FloatingPointError where a weight or a running statistic is not finite: it is not saved."""
+    tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    if tensors and not math.isfinite(float(torch.stack(_sums(tensors)).sum())):
+        raise FloatingPointError("the weights became NaN or infinite")
+
+
+def _sums(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The sum of each, which NaN and infinity spoil; on a CPU ten times as fast as the largest value."""
+    return [tensor.detach().sum(dtype=torch.float32) for tensor in tensors]
+
+
+@contextmanager
+def advice(last: Path) -> Iterator[None]:
+    """Adds to a FloatingPointError what can be done: ``last`` is the checkpoint to go on from."""
+    try:
+        yield
+    except FloatingPointError as error:
+        good = f"the last good checkpoint is {last}" if last.exists() else "none was saved"
+        raise FloatingPointError(f"{error}; {good}; try a lower --optim.lr") from None
