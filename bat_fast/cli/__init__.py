@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pkgutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -16,12 +20,16 @@ _OPTIONAL = {"yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "to
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (failure), 2 (bad input), 130 (interrupted)."""
+    """Run the command line and return its exit status: 0, 1 (failure), 2 (bad input), 130 (interrupted).
+
+    SIGTERM interrupts as Ctrl-C does, wherever it arrives.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _run(words)
+        with _terminable():
+            return _run(words)
     except KeyboardInterrupt as error:
         return _say(str(error) if isinstance(error, Interrupted) else "interrupted", 130)
     except Exception as error:
@@ -30,6 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OPTIONAL:
             return _say(f'error: {error.name} is not installed: pip install "bat_fast[train]"', 1)
         return _say(f"error: {_one_line(error)}", 2 if isinstance(error, BAD_INPUT) else 1)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside ``with``, SIGTERM raises KeyboardInterrupt, where nobody has asked for something else."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(words: list[str]) -> int:
@@ -63,7 +85,9 @@ def _usage() -> str:
     return (
         f"usage: bat-fast VERB ... [--debug]\n\n{lines}\n\n"
         "`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error, "
-        "--version the version."
+        "--version the version.\n\n"
+        "Exit status: 0 all is well; 1 a failure; 2 bad input; 130 interrupted by Ctrl-C or SIGTERM, to go "
+        "on with `bat-fast train --resume --out DIR`."
     )
 
 
