@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import pkgutil
 import select
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
     0, 1 (failure), 2 (bad input), 130 (interrupted), 141 (nobody reads what is printed any more, as with
-    ``| head``).
+    ``| head``). SIGTERM interrupts as Ctrl-C does, wherever it arrives.
     """
     try:
         try:
@@ -43,7 +47,8 @@ def _main(arguments: list[str] | None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _run(words)
+        with _terminable():
+            return _run(words)
     except KeyboardInterrupt as error:
         return _say(str(error) if isinstance(error, Interrupted) else "interrupted", 130)
     except Exception as error:
@@ -52,6 +57,20 @@ def _main(arguments: list[str] | None) -> int:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OPTIONAL:
             return _say(f"error: {error.name} is not installed: {install(str(error.name))}", 1)
         return _say(f"error: {_one_line(error)}", 2 if isinstance(error, BAD_INPUT) else 1)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside ``with``, SIGTERM raises KeyboardInterrupt, where nobody has asked for something else."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(words: list[str]) -> int:
@@ -85,7 +104,9 @@ def _usage() -> str:
     return (
         f"usage: bat-fast VERB ... [--debug]\n\n{lines}\n\n"
         "`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error, "
-        "--version the version."
+        "--version the version.\n\n"
+        "Exit status: 0 all is well; 1 a failure; 2 bad input; 130 interrupted by Ctrl-C or SIGTERM, to go "
+        "on with `bat-fast train --resume --out DIR`."
     )
 
 

@@ -39,7 +39,7 @@ class Trainer:
 
     The best epoch is the first of those with the highest robust accuracy on the validation split (clean
     accuracy for a method that does not attack); the test split is looked at once, at the end.
-    Ctrl-C or SIGTERM during training ends the step, writes a checkpoint and raises KeyboardInterrupt.
+    Ctrl-C or SIGTERM ends the step, or the validation, writes a checkpoint and raises KeyboardInterrupt.
     A resumed run, also from within an epoch, ends in the weights of an uninterrupted one, bit for bit on the
     CPU; on a GPU as far as the kernels of cuDNN repeat themselves.
 
@@ -93,10 +93,10 @@ class Trainer:
         self.identity = identity(self.splits)
         self.alarm = collapse_alarm(self.parts.attack, self.feed)
         self._val_attack = f"pgd{config.eval.val_steps}"
-        self.epoch, self.stopped = 0, False  # epochs done; ended early, by an alarm or for want of patience
+        self.epoch, self.rows = 0, list[dict[str, Any]]()  # epochs done, and what was measured in each
+        self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far
         self._place: dict[str, Any] | None = None  # where an interrupted epoch was
-        self.rows: list[dict[str, Any]] = []  # those of the epochs that are done
         self.folder.open(config, resume=resume)
         if state is not None:
             lines += self._restore(state)
@@ -121,18 +121,16 @@ class Trainer:
 
     def _fit(self) -> dict[str, Any]:
         robust = metric("val", self._val_attack)
-        with Progress(self.config.epochs, len(self.loader), robust, bar=self.progress) as progress:
+        bar = Progress(self.config.epochs, len(self.loader), robust, bar=self.progress)
+        with bar as progress, Interruption() as interruption:
             while self.epoch < self.config.epochs and not self.stopped:
-                row = {"epoch": self.epoch + 1, **self._train_epoch(self.epoch, progress)}
+                row = {"epoch": self.epoch + 1, **self._train_epoch(self.epoch, progress, interruption)}
                 row |= self._validate(self.epoch + 1)
                 # Without attacks robust accuracy is near 0 and its maximum an accident of early epochs.
                 self.best = chosen(self.best, row, robust if self.step.attacks else metric("val", "clean"))
                 self.epoch += 1
-                warnings = [
-                    label_alarm(self.feed, row, "val"),
-                    stuck_alarm(self.feed, row),
-                    self._collapse(row),
-                ]
+                warnings = [label_alarm(self.feed, row, "val"), stuck_alarm(self.feed, row)]
+                warnings.append(self._collapse(row))
                 if not self.stopped and (end := patience_alarm(self.config, self.epoch, self.best)):
                     self.stopped = True
                     warnings.append(end)
@@ -142,6 +140,8 @@ class Trainer:
                 progress.end_epoch(row)
                 for observer in self.observers:
                     observer.epoch(row)
+                if interruption.asked:
+                    raise KeyboardInterrupt
         assert self.best is not None  # the last epoch is always validated
         return finish(self.config, self.folder, self.parts, self.feed, self.best, self.rows, self.device)
 
@@ -150,44 +150,38 @@ class Trainer:
         """The model that is validated and saved: the average of the weights where there is one."""
         return self.parts.evaluated
 
-    def _train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
+    def _train_epoch(self, epoch: int, progress: Progress, interruption: Interruption) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
         config, optim, average = self.config, self.optim, self.parts.average
-        done, total_steps, every = (
-            epoch / config.epochs,
-            config.epochs * len(self.loader),
-            config.checkpoint_every,
-        )
+        done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
         meter, place, self._place = EpochMeter(self.device), self._place, None
         begin_epoch(config.seed, epoch, place, self.loader, meter, self.step)
         progress.start_epoch(epoch + 1, self.loader.position)
         self.step.set_progress(done)
         self.model.train()
         rate = self.parts.optimizer.param_groups[0]["lr"]
-        with Interruption() as interruption:
-            for number, batch in enumerate(self.loader, epoch * len(self.loader) + self.loader.position):
-                rate = learning_rate(optim, number, total_steps)
-                for group in self.parts.optimizer.param_groups:
-                    group["lr"] = rate
-                terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
-                if self.step.health.left_out:
-                    progress.warn(leave_out(self.parts, self.folder.last, meter, number))
-                else:
-                    if average is not None and done >= optim.average_start:
-                        average.update_parameters(self.model)
-                    meter.add(terms, len(batch.y))
-                for observer in self.observers:
-                    observer.step(batch, terms, epoch)
-                progress.step(meter)
-                every = config.checkpoint_every
-                if interruption.asked or (every and (number + 1) % every == 0):
-                    place = place_of(self.loader, meter, self.step.attacks)
-                    self._save_last(self._state() | {"running": place})
-                if interruption.asked:
-                    raise KeyboardInterrupt
+        for number, batch in enumerate(self.loader, epoch * len(self.loader) + self.loader.position):
+            rate = learning_rate(optim, number, total_steps)
+            for group in self.parts.optimizer.param_groups:
+                group["lr"] = rate
+            terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
+            if self.step.health.left_out:
+                progress.warn(leave_out(self.parts, self.folder.last, meter, number))
+            else:
+                if average is not None and done >= optim.average_start:
+                    average.update_parameters(self.model)
+                meter.add(terms, len(batch.y))
+            for observer in self.observers:
+                observer.step(batch, terms, epoch)
+            progress.step(meter)
+            every = config.checkpoint_every
+            if interruption.asked or (every and (number + 1) % every == 0):
+                place = place_of(self.loader, meter, self.step.attacks)
+                self._save_last(self._state() | {"running": place})
+            if interruption.asked:
+                raise KeyboardInterrupt
         row = meter.means() | {"train/lr": rate} | meter.speed()
         report_labels(torch.device(self.device))  # the means have waited for the last batch
-        self.step.health.settle()
         return row
 
     def _validate(self, epoch: int) -> dict[str, float]:
@@ -207,9 +201,8 @@ class Trainer:
             return None
         what = self.alarm.describe(row)
         if self.config.eval.on_collapse == "restore" and self.best not in (None, row):
-            state = load_best(self.folder, self.best)
-            load_state(self.parts, state)
-            return f"{what}; went back to the weights of epoch {state['epoch']}"
+            load_state(self.parts, load_best(self.folder, self.best))
+            return f"{what}; went back to the weights of epoch {self.best['epoch']}"
         return f"{what}; stopped" if self.stopped else what
 
     def _state(self) -> dict[str, Any]:

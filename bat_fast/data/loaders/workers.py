@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from os import cpu_count
@@ -54,8 +55,10 @@ class TorchLoader(Loader):
         try:
             for part, (images, failed) in zip(parts, self._loader, strict=True):
                 yield self._batch(part, images, failed)
-        except BaseException:  # an epoch that is left early: its workers would wait for somebody to listen
+        except BaseException as error:  # an epoch that is left early: its workers would wait for a listener
             self._loader = self._hire()
+            if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+                raise RuntimeError(_ended(str(error))) from error
             raise
 
     def _batch(self, part: Tensor, images: Tensor, failed: dict[int, str]) -> Pixels:
@@ -76,6 +79,16 @@ class TorchLoader(Loader):
 def _ignore_ctrl_c(_: int) -> None:
     """The terminal interrupts all processes, but the trainer finishes its step first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _ended(message: str) -> str:
+    """What torch says of a worker that is gone, in one line with what to do."""
+    how = re.search(r"killed by signal: (\w+)", message)
+    way = f"was ended by the system ({how[1]})" if how else "has ended"
+    return (
+        f"a process that prepares images (--data.loader torch) {way}, mostly for want of memory: take fewer "
+        "--data.workers, or 0 to see its error here; then go on with --resume"
+    )
 
 
 class _Parts(Dataset[tuple[Tensor, dict[int, str]]]):
