@@ -55,6 +55,15 @@ def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def epochs(axes: Any, last: int) -> None:
+    """Whole epochs below a panel, from the first to the ``last``, also where there is but one."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, max(1, last) + 0.5 + 0.02 * last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+
+
 def svg_of(made: Any, name: str) -> str:
     """A figure of ``figure(page=True)`` as an ``<svg>`` for the middle of a page, the same each time.
 

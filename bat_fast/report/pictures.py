@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bat_fast.report.curves import plot_curves
-from bat_fast.report.figure import BLUE, CYCLE, ORANGE, figure, svg_of, tidy
+from bat_fast.report.figure import BLUE, CYCLE, ORANGE, epochs, figure, svg_of, tidy
 from bat_fast.report.findings import margins, reliability, share
 from bat_fast.report.intervals import wilson
 from bat_fast.report.run import Run
@@ -31,18 +31,24 @@ def overlay(runs: Sequence[Run]) -> str | None:
     with figure(8, 3.4, page=True) as made:
         axes = made.subplots()
         for number, (run, name) in enumerate(shown):
-            look = {"color": CYCLE[number % len(CYCLE)]}
+            marker = "o" if len(run.rows) <= 20 else ""
+            look = {"color": CYCLE[number % len(CYCLE)], "marker": marker, "markersize": 3}
             if name:
                 axes.plot(*_columns(run.series(name)), label=f"{run.letter} val", **look)
             if points := run.series("train/robust_acc"):
                 axes.plot(*_columns(points), linestyle="--", linewidth=1, label=f"{run.letter} train", **look)
         _accuracy(axes, "epoch")
+        epochs(axes, _last(runs))
         return svg_of(made, "overlay")
 
 
 def security(runs: Sequence[Run]) -> str | None:
     """Accuracy against the radius of the attack, with 95 % intervals."""
-    return _against(runs, "radius of the attack", "security", lambda found: found.radii, crossed=True)
+
+    def near(found: Examined) -> dict[float, Any]:  # the ball that breaks everything would press the rest
+        return {radius: mask for radius, mask in found.radii.items() if radius <= 4 * found.eps}
+
+    return _against(runs, "radius of the attack", "security", near, crossed=True)
 
 
 def by_steps(runs: Sequence[Run]) -> str | None:
@@ -63,9 +69,11 @@ def own_metrics(runs: Sequence[Run]) -> str | None:
         for name, axes in zip(mine, grid, strict=False):
             for number, run in enumerate(runs):
                 if points := run.series(name):
-                    axes.plot(*_columns(points), color=CYCLE[number % len(CYCLE)], label=run.letter)
+                    marker = "o" if len(points) <= 20 else ""
+                    look = {"color": CYCLE[number % len(CYCLE)], "marker": marker, "markersize": 3}
+                    axes.plot(*_columns(points), label=run.letter, **look)
             axes.set_title(name.removeprefix("train/"))
-            axes.set_xlabel("epoch")
+            epochs(axes, _last(runs))
             tidy(axes)
             if len(runs) > 1:
                 axes.legend(frameon=False, fontsize=8)
@@ -134,6 +142,10 @@ def _accuracy(axes: Any, label: str) -> None:
     axes.set_ylabel("accuracy")
     tidy(axes)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _last(runs: Sequence[Run]) -> int:
+    return max((row["epoch"] for run in runs for row in run.rows), default=1)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -16,7 +16,7 @@ from bat_fast.report.gallery import triple
 from bat_fast.report.intervals import Mean, wilson
 from bat_fast.report.run import Run
 from bat_fast.report.verdict import images_of
-from bat_fast.report.words import method_text
+from bat_fast.report.words import method_text, run_name
 from bat_fast.runs.examined import Examined
 from bat_fast.runs.folder import flat
 from bat_fast.runs.metrics import metric, title
@@ -46,7 +46,7 @@ def card(run: Run, number: int, checks: list[Check]) -> dict[str, Any]:
     return {
         "letter": run.letter,
         "colour": CYCLE[number % len(CYCLE)],
-        "name": run.path.name or run.path.resolve().name,
+        "name": run_name(run.path),
         "path": str(run.path),
         "method": method_text(run.config["method"]),
         "data": run.config["data"]["name"],

@@ -24,7 +24,12 @@ def run(words: list[str]) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="run folder, also of a run that has not finished")
     add("--out", type=Path, help="HTML file (default: report.html in the run folder, or beside several)")
-    add("--images", type=int, default=1000, help="test images to attack (default: 1000); 0 attacks none")
+    add(
+        "--images",
+        type=int,
+        default=1000,
+        help="test images to attack, 210 steps each (default: 1000); 0: none",
+    )
     add("--batch_size", type=int, default=256, help="images at a time (default: 256)")
     add("--root", "--data.root", dest="root", help="folder of the data (default: that of the training)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
