@@ -28,7 +28,7 @@ def run(words: list[str]) -> None:
         "--images",
         type=int,
         default=1000,
-        help="test images to attack, 210 steps each (default: 1000); 0: none",
+        help="test images to attack, in 210 steps (default: 1000; 0: none)",
     )
     add("--batch_size", type=int, default=256, help="images at a time (default: 256)")
     add("--root", "--data.root", dest="root", help="folder of the data (default: that of the training)")
