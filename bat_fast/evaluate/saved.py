@@ -88,9 +88,19 @@ def split_loader(
     Raises:
         OSError: files are missing or cannot be read.
     """
+    return loader_of(saved, split_source(saved, split, root), batch_size, device)
+
+
+def split_source(saved: dict[str, Any], split: str, root: str | Path | None = None) -> data.Source:
+    """A split of the data that a model was trained with; arguments as of `split_loader`."""
     settings = saved["data"]
     known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
     known |= {} if root is None else {"root": root}
-    source = getattr(data.load(settings["name"], seed=saved["seed"], **known), split)
-    ways = {key: settings[key] for key in ("workers", "on_corrupt") if key in settings}
+    source: data.Source = getattr(data.load(settings["name"], seed=saved["seed"], **known), split)
+    return source
+
+
+def loader_of(saved: dict[str, Any], source: data.Source, batch_size: int, device: str) -> data.Loader:
+    """Batches of ``source`` in order, read as the run of a model reads; arguments as of `split_loader`."""
+    ways = {key: saved["data"][key] for key in ("workers", "on_corrupt") if key in saved["data"]}
     return data.create_loader(source, batch_size, shuffle=False, seed=0, device=device, **ways)

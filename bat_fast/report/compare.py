@@ -61,7 +61,7 @@ def group_runs(paths: Iterable[Path]) -> list[Group]:
         results = read_results(path)
         settings = {k: v for k, v in settings_of(results["config"]).items() if k not in _NO_PART}
         for group in groups:
-            if not _differing([group.settings, settings]):
+            if not differing([group.settings, settings]):
                 group.paths.append(path)
                 group.results.append(results)
                 break
@@ -82,10 +82,11 @@ def metric_names(groups: list[Group]) -> list[str]:
 
 def differences(groups: list[Group]) -> dict[str, list[Any]]:
     """The settings in which the groups differ, with the value of each group; None where it has none."""
-    return _differing([group.settings for group in groups])
+    return differing([group.settings for group in groups])
 
 
-def _differing(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def differing(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The settings that are not the same everywhere, with their values; None where there is none."""
     names = dict.fromkeys(name for these in settings for name in these)
     values = {name: [these.get(name) for these in settings] for name in names}
     return {name: these for name, these in values.items() if len({_number(one) for one in these}) > 1}

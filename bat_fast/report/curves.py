@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bat_fast._atomic import atomic_write
-from bat_fast.report.figure import BLUE, GREEN, GREY, ORANGE, figure, tidy
+from bat_fast.report.figure import BLUE, GREEN, GREY, ORANGE, epochs, figure, tidy
 from bat_fast.runs.metrics import attacks_on, metric, title
 
 _COLOURS = {"clean": GREEN, "fgsm": BLUE}  # single-step training shows both attacks; others are orange
@@ -39,7 +39,7 @@ def plot_curves(
     made: Any, rows: list[dict[str, Any]], best_epoch: int | None, test: dict[str, float]
 ) -> None:
     """Put the three panels of `draw_curves` into a figure; without a best epoch nothing is marked."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
     loss, accuracy, rate = made.subplots(1, 3, width_ratios=(3, 4, 2))
     _line(loss, rows, "train/loss", "training loss", BLUE)
@@ -66,8 +66,7 @@ def plot_curves(
         if best_epoch is not None:
             label = f"best epoch ({best_epoch})"
             axes.axvline(best_epoch, color="#8a8f98", linewidth=0.9, linestyle=":", label=label)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        epochs(axes, max(row["epoch"] for row in rows))
         tidy(axes)
     accuracy.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))  # never upon the lines
 
@@ -87,7 +86,7 @@ def _line(
     points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
     if not points:
         return
-    epochs, values = zip(*points, strict=True)
+    places, values = zip(*points, strict=True)
     look: dict[str, Any] = {"marker": "o" if len(points) <= 20 else "", "markersize": 3}
     look |= {"linestyle": "--", "linewidth": 1.3} if dashed else {"linewidth": 1.8}
-    axes.plot(epochs, values, color=colour, label=label, **look)
+    axes.plot(places, values, color=colour, label=label, **look)

@@ -55,6 +55,15 @@ def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def epochs(axes: Any, last: int) -> None:
+    """Whole epochs below a panel, from the first to the ``last``, also where there is but one."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, max(1, last) + 0.5 + 0.02 * last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+
+
 def svg_of(made: Any, name: str) -> str:
     """A figure of ``figure(page=True)`` as an ``<svg>`` for the middle of a page, the same each time.
 
@@ -72,6 +81,14 @@ def svg_of(made: Any, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r"\s*\n\s*", "\n", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    width = 96 * made.get_figwidth()  # on a narrow screen it is reduced, and then scrolled
+    shape = f'style="max-width: {width:.0f}px; min-width: {0.65 * width:.0f}px"'
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1 {shape}", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r' (d|x|y|transform)="[^"]*"', _rounded, text)
     return text.replace(_INK, "var(--ink)").replace(_LINES, "var(--faint)").strip()
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """An attribute with hundredths of a point, which nobody sees; they are half of the file."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])

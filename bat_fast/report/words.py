@@ -12,6 +12,12 @@ def method_text(options: dict[str, Any]) -> str:
     return " ".join([str(options["name"]), *rest])
 
 
+def run_name(path: Path) -> str:
+    """What a run is called: its folder; the folder of ``seed-3`` says what it is a seed of."""
+    whole = path if path.name else path.resolve()
+    return f"{whole.resolve().parent.name}/{whole.name}" if whole.name.startswith("seed-") else whole.name
+
+
 def run_title(config: dict[str, Any], path: Path) -> str:
     """The run in one line: its folder, method, data, norm, radius and seed.
 
@@ -20,8 +26,5 @@ def run_title(config: dict[str, Any], path: Path) -> str:
         path: the run folder.
     """
     attack = config["attack"]
-    name = path.name or path.resolve().name
-    ball = f"{attack['norm']} eps {attack['eps']}"
-    return "  ·  ".join(
-        [name, method_text(config["method"]), config["data"]["name"], ball, f"seed {config['seed']}"]
-    )
+    ball, seed = f"{attack['norm']} eps {attack['eps']}", f"seed {config['seed']}"
+    return "  ·  ".join([run_name(path), method_text(config["method"]), config["data"]["name"], ball, seed])

@@ -43,8 +43,9 @@ def test_train_and_test_are_in_the_picture_and_the_legend_is_beside_it():
 
 def test_the_title_says_which_run_it_is(tmp_path):
     config = TrainConfig(seed=7, method={"name": "bat", "alpha": 2}, attack=AttackConfig(eps=Ratio("8/255")))
-    title = run_title(plain(config), tmp_path / "my-run")
-    for text in ("my-run", "bat alpha=2", "digits", "linf eps 8/255", "seed 7"):
+    assert run_title(plain(config), tmp_path / "my-run").startswith("my-run ")
+    title = run_title(plain(config), tmp_path / "my-run" / "seed-7")
+    for text in ("my-run/seed-7", "bat alpha=2", "digits", "linf eps 8/255", "seed 7"):
         assert text in title
 
 
