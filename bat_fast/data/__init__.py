@@ -19,7 +19,7 @@ from bat_fast.data.loaders import choose, create_loader
 from bat_fast.data.loaders.base import Loader
 from bat_fast.data.loaders.resident import ResidentLoader
 from bat_fast.data.sets import find, names
-from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
+from bat_fast.data.source import Shape, Source, Splits, divide, joined, pixel_stats
 from bat_fast.ratio import Ratio
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "choose",
     "create_loader",
     "divide",
+    "joined",
     "load",
     "names",
     "pixel_stats",
