@@ -27,8 +27,8 @@ from bat_fast.train.interruption import Interruption
 from bat_fast.train.longer import check_longer
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
+from bat_fast.train.optimizer import set_rate
 from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
-from bat_fast.train.schedule import learning_rate
 from bat_fast.train.snapshot import load_state, place_of, return_to, state_of
 from bat_fast.train.validation import accuracies, eval_attack
 
@@ -37,7 +37,8 @@ class Trainer:
     """Trains a model as a configuration says, into a run folder, and survives being killed at any time.
 
     The best epoch is the first of those with the highest robust accuracy on the validation split (clean
-    accuracy for a method that does not attack); the test split is looked at once, at the end.
+    accuracy for a method that does not attack); the test split is looked at once, at the end. `EvalConfig`'s
+    ``choose`` says otherwise.
     Ctrl-C or SIGTERM during training ends the step, writes a checkpoint and raises KeyboardInterrupt.
     A resumed run, also from within an epoch, ends in the weights of an uninterrupted one, bit for bit on the
     CPU; on a GPU as far as the kernels of cuDNN repeat themselves.
@@ -139,9 +140,7 @@ class Trainer:
         rate = self.parts.optimizer.param_groups[0]["lr"]
         with Interruption() as interruption:
             for number, batch in enumerate(self.loader, epoch * len(self.loader) + self.loader.position):
-                rate = learning_rate(optim, number, total_steps)
-                for group in self.parts.optimizer.param_groups:
-                    group["lr"] = rate
+                rate = set_rate(self.parts.optimizer, optim, number, total_steps)
                 terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
                 if average is not None and done >= optim.average_start:
                     average.update_parameters(self.model)
@@ -192,7 +191,12 @@ class Trainer:
 
     def _choose(self, row: dict[str, Any], criterion: str) -> None:
         """Take ``row`` as the best so far, if it is; a collapsed epoch only where there is no other."""
-        if criterion not in row or (self.best and row.get("val/collapsed")):
+        if criterion not in row:
+            return
+        if self.config.eval.choose == "last":
+            self.best = row
+            return
+        if self.best and row.get("val/collapsed"):
             return
         if self.best is None or row[criterion] > self.best[criterion]:
             self.best = row
