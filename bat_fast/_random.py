@@ -15,7 +15,7 @@ _MASK = 0xFFFFFFFF
 
 # The first counter word of `philox` names the use, so that no two draw the same numbers. `ops.random_start`
 # counts blocks of pixels there, and never so far.
-CROP, CUTOUT, WINDOW = 0x43524F50, 0x4355544F, 0x57494E44  # of augmentation
+CROP, CUTOUT, WINDOW, COLOUR = 0x43524F50, 0x4355544F, 0x57494E44, 0x434F4C52  # of augmentation
 EXTRA_LABEL = 0x4C41424C  # of images mixed into a batch, where a label is drawn from a distribution
 # Targets are drawn by `ops.random_start`, whose counter is taken: they have another seed instead.
 TARGET_SEED = 0x7A26E7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,37 +18,12 @@ from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.modules import as_module
 from bat_fast.attacks.pixels import check_batch, check_tensors, usable
 from bat_fast.attacks.precision import AUTOCAST, working_dtype
+from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.step import NORMS, Step, default_step_size
 from bat_fast.attacks.untouched import untouched
 
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What an attack is called for: a checked batch, and what to climb on it."""
-
-    clean: Tensor
-    """[N, C, H, W] pixels."""
-    y: Tensor
-    """[N] int64 true classes."""
-    targets: Tensor | None
-    """[N] int64 classes to move towards; None moves away from ``y``."""
-    objective: AttackLoss
-    """What to climb."""
-    index: Tensor | None
-    """[N] int64 data set ids, which key all random numbers; None numbers the batch from 0."""
-    draw: int
-    """Which random numbers of these samples."""
-
-    @property
-    def tensors(self) -> dict[str, Tensor | None]:
-        """All tensors by name, as `bat_fast.attacks.goal.Goal.of` takes them."""
-        objective = self.objective
-        return {
-            "clean": self.clean, "y": self.y, "targets": self.targets,
-            "reference": objective.reference, "soft": objective.soft,
-        }  # fmt: skip
+_FURTHEST = 8.0  # radii from the image: no start is there, as its normal numbers end at 5.8
 
 
 class Attack(ABC):
@@ -72,12 +47,15 @@ class Attack(ABC):
             at the image plus normal noise of standard deviation 0.001, as TRADES does.
         bn_mode: ``"eval"``: the model's eval mode; ``"train"``: its train mode, with the running
             statistics restored afterwards.
+        bn_updates: leave in the running statistics what ``bn_mode="train"`` has seen, as most published code
+            does; the steps then run on the plain model.
         precision: autocast of the model inside the attack: None or ``"fp32"``, ``"bf16"``, ``"fp16"``;
             the images and the update stay in float32.
         engine: how the model runs in the steps, with the same result: ``"auto"``, ``"eager"``, ``"frozen"``,
             ``"graph"``, ``"compile"`` or ``"measure"``, see `bat_fast.attacks.engine.Engine`.
         seed: of the random numbers, which also depend on the sample's index and on ``draw``.
         start_scale: radius of the random start in units of ``eps``; the gaussian one ignores it.
+        clip_start: cut the random start to [lo, hi]; False takes the first gradient outside of it too.
         lo, hi: range of a pixel.
 
     Raises:
@@ -104,6 +82,8 @@ class Attack(ABC):
         engine: str = "auto",
         seed: int = 0,
         start_scale: float = 1.0,
+        bn_updates: bool | str = False,
+        clip_start: bool = True,
         lo: float = 0.0,
         hi: float = 1.0,
     ) -> None:
@@ -116,11 +96,15 @@ class Attack(ABC):
         self.bn_mode = choice("bn_mode", bn_mode, ("eval", "train"))
         self.precision = choice("precision", precision, tuple(AUTOCAST))
         self.engine = choice("engine", engine, ENGINES)
+        self.bn_updates = choice("bn_updates", bn_updates, (True, False, "all"))
+        if self.bn_updates:
+            self._count_passes()
+        self.clip_start = bool(clip_start)
         self.seed = seed
         self.start_scale = float(start_scale)
         self.lo, self.hi = float(lo), float(hi)
         self._calls = 0
-        self._engine = Engine(engine)
+        self._engine = Engine(self.engine)
         self._range_seen = False
         for name in ("eps", "step_size", "start_scale"):
             if not 0.0 <= getattr(self, name) < float("inf"):
@@ -178,7 +162,7 @@ class Attack(ABC):
         check_tensors(x=x, y=y, targets=targets, index=index)
         if draw is None:
             draw, self._calls = self._calls, self._calls + 1
-        with torch.inference_mode(False), torch.no_grad(), untouched(self.model, self.bn_mode):
+        with torch.inference_mode(False), torch.no_grad(), self._still():
             clean, label = usable(x.detach()).to(working_dtype(self.model, x)), usable(y)
             goal = None if targets is None else usable(targets)
             # Reading the range waits for a GPU, so there only the first batch is looked at.
@@ -188,7 +172,20 @@ class Attack(ABC):
             adv = self.start(clean, index, draw)
             if len(clean):
                 self.run(adv, Problem(clean, label, goal, objective or AttackLoss(self.loss), index, draw))
+            if not self.clip_start:
+                adv.clamp_(self.lo, self.hi)  # without a step it is still the start
         return adv.to(x.dtype)
+
+    def _still(self) -> AbstractContextManager[None]:
+        return untouched(self.model, self.bn_mode, keep=not self.bn_updates)
+
+    def _count_passes(self) -> None:
+        """Engines but the plain one compute the statistics of a batch and keep none."""
+        if self.bn_mode != "train":
+            raise ValueError("bn_updates counts passes in train mode: set bn_mode train, or leave it off")
+        if self.engine not in ("auto", "eager"):
+            raise ValueError(f"bn_updates needs engine auto or eager, got {self.engine!r}")
+        self.engine = "eager"
 
     @abstractmethod
     def run(self, adv: Tensor, problem: Problem) -> None:
@@ -215,15 +212,17 @@ class Attack(ABC):
         if not self.random_start:
             return clean.clamp(self.lo, self.hi)
         gaussian = self.random_start == "gaussian"
+        radius = _GAUSSIAN_STD if gaussian else self.eps * self.start_scale
+        beyond = 0.0 if self.clip_start else _FURTHEST * radius
         return ops.random_start(
             clean,
-            eps=_GAUSSIAN_STD if gaussian else self.eps * self.start_scale,
+            eps=radius,
             norm="gaussian" if gaussian else self.norm,
             seed=self.seed,
             index=index,
             draw=draw,
-            lo=self.lo,
-            hi=self.hi,
+            lo=self.lo - beyond,
+            hi=self.hi + beyond,
         )
 
     @property

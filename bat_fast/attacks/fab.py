@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.draws import Draws
 from bat_fast.attacks.engine import AttackedModel
+from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.search import Search, length, missed, per_image
 
 _SHARE = 0.1  # at most, of the point that starts from the clean image

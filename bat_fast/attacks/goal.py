@@ -50,7 +50,7 @@ class Goal:
         reference: Tensor | None,
         soft: Tensor | None,
     ) -> Goal:
-        """The goal of a loop that was given the tensors of a `bat_fast.attacks.attack.Problem`.
+        """The goal of a loop that was given the tensors of a `bat_fast.attacks.problem.Problem`.
 
         Args:
             loss, soft_weight: as in `bat_fast.attacks.AttackLoss`.

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast._logits import logits_of
-from bat_fast.attacks.attack import Attack, Problem
+from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Goal
 from bat_fast.attacks.loss import AttackLoss, LossFunction
+from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.step import Step
 
 _MOST_RESTARTS = 255
@@ -64,8 +65,8 @@ class PGD(Attack):
         restarts: number of runs, each from another random start, >= 1. The first misclassified image counts,
             and where there is none, the one with the largest loss.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
-        model, eps, step_size, norm, loss, random_start, bn_mode, precision, engine, seed, start_scale, lo,
-            hi: as in `bat_fast.attacks.Attack`.
+        model, eps, step_size, norm, loss, random_start, bn_mode, precision, engine, seed, start_scale,
+            bn_updates, clip_start, lo, hi: as in `bat_fast.attacks.Attack`.
 
     Raises:
         ValueError, TypeError: an argument is out of range; the message names it.
@@ -93,13 +94,16 @@ class PGD(Attack):
         *,
         restarts: int = 1,
         start_scale: float = 1.0,
+        bn_updates: bool | str = False,
+        clip_start: bool = True,
         project: bool = True,
         lo: float = 0.0,
         hi: float = 1.0,
     ) -> None:
         super().__init__(
             model, eps, step_size=step_size, norm=norm, loss=loss, random_start=random_start, bn_mode=bn_mode,
-            precision=precision, engine=engine, seed=seed, start_scale=start_scale, lo=lo, hi=hi,
+            precision=precision, engine=engine, seed=seed, start_scale=start_scale,
+            bn_updates=bn_updates, clip_start=clip_start, lo=lo, hi=hi,
         )  # fmt: skip
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"steps must be an integer >= 0, got {steps!r}")

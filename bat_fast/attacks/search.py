@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast._logits import logits_of
-from bat_fast.attacks.attack import Attack, Problem
+from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.draws import Draws, Keyed, Replayed
+from bat_fast.attacks.problem import Problem
 
 _SLACK = (
     1e-6  # of the radius and the range of a pixel, for rounding: float32 (x + eps) - x exceeds eps by 6e-8

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.draws import Draws
 from bat_fast.attacks.engine import AttackedModel
+from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.search import Search, bounds, exact_logits, length, missed, per_image, unit
 
 _SHARE = 0.8  # of the area of the image, that the first squares cover

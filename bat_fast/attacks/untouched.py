@@ -28,13 +28,13 @@ _HELD: dict[int, _Parts] = {}  # by the id of a model, which lives at least as l
 
 
 @contextmanager
-def untouched(model: nn.Module, bn_mode: str) -> Iterator[None]:
+def untouched(model: nn.Module, bn_mode: str, *, keep: bool = True) -> Iterator[None]:
     """Hold ``model`` still: parameters take no gradient inside, and afterwards everything is as it was found.
 
     ``bn_mode="eval"`` puts the whole model in eval mode. ``"train"`` normalises with the statistics of
     the batch: a model in train mode keeps the modes of its sub-modules (frozen ones stay frozen), one in
     eval mode is put in train mode. Modes, buffers and ``requires_grad`` flags are restored, also when
-    the body raises.
+    the body raises; with ``keep=False`` buffers stay as the passes inside have left them.
 
     Guards of one model may lie in each other, in any modes. The outermost one walks over the modules, and the
     others know them from there: so add or replace no modules inside.
@@ -47,7 +47,7 @@ def untouched(model: nn.Module, bn_mode: str) -> Iterator[None]:
         raise ValueError(
             "the model was made under torch.inference_mode, which autograd forbids: make it outside"
         )
-    with _kept(parts.buffers) if bn_mode == "train" else nullcontext():
+    with _kept(parts.buffers) if keep and bn_mode == "train" else nullcontext():
         try:
             _HELD[id(model)] = parts
             if bn_mode == "train" and not model.training:

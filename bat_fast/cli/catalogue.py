@@ -179,7 +179,7 @@ def _takes(annotation: ast.expr) -> str:
 
 
 def _default(value: ast.expr) -> str:
-    return _written(value.value) if isinstance(value, ast.Constant) else "{}"
+    return _written(ast.literal_eval(value)) if isinstance(value, (ast.Constant, ast.UnaryOp)) else "{}"
 
 
 def _written(value: Any) -> str:

@@ -28,6 +28,8 @@ class ModelConfig(Settings, place="model"):
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the constructor of your own class, beside those that it shares with this configuration:
     ``num_classes``, ``in_channels``, ``image_size``."""
+    normalize: Literal["data", "none"] = "data"
+    """Subtract the mean of the training images and divide by their deviation, or take pixels as they are."""
     pretrained: bool = False
     """Begin with the published weights of a ``timm:`` model, and with its mean and std."""
     init: str | None = None
@@ -55,6 +57,11 @@ class AttackConfig(Settings, place="attack"):
     """Start at a random point of the ball; ``gaussian``: close to the image, as TRADES does."""
     bn_mode: Literal["eval", "train"] = "eval"
     """Batch norm inside the attack: running statistics (eval) or those of the batch (train)."""
+    bn_updates: bool | Literal["all"] = False
+    """Running statistics also count the passes of an attack in ``bn_mode: train``, as in most published code;
+    ``all``: and two more, over the attacked images and, after the update, the clean ones."""
+    clip_start: bool = True
+    """Cut the random start to [0, 1]; off, the first gradient is that of the uncut noise, as in TRADES."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Autocast of the attack's forward and backward passes; None is what ``speed`` says."""
     engine: Literal["auto", "eager", "frozen", "graph", "compile", "measure"] = "auto"
@@ -80,6 +87,8 @@ class OptimConfig(Settings, place="optim"):
     """Peak learning rate; ``adam`` and ``adamw`` need one of about 0.001."""
     momentum: float = 0.9
     """Momentum; the first beta of ``adam`` and ``adamw``."""
+    momentum_low: float | None = None
+    """Momentum at the peak of ``cyclic``, which it falls to and rises from; None keeps ``momentum``."""
     nesterov: bool = False
     """Nesterov's momentum, of ``sgd``."""
     beta2: float = 0.999
@@ -90,6 +99,8 @@ class OptimConfig(Settings, place="optim"):
     """What weight_decay is for: all parameters, as published, or not those of norms, nor biases."""
     schedule: Literal["constant", "multistep", "cosine", "cyclic"] = "multistep"
     """Learning rate over the run; ``cyclic`` rises to lr and falls to 0, linearly."""
+    peak: float = 0.4
+    """Where ``cyclic`` has its peak, a fraction of the run."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Where ``multistep`` multiplies the rate by gamma: fractions of the run, or epochs where above 1."""
     gamma: float = 0.1
@@ -140,6 +151,9 @@ class EvalConfig(Settings, place="eval"):
     """Images at a time."""
     every: int = 1
     """Epochs between validations."""
+    choose: Literal["val", "last", "test"] = "val"
+    """The epoch that is tested and saved: the best on the validation split; or, with all of it trained on and
+    the test split measured in its place, the last, or the best on test, which flatters."""
     patience: int = 0
     """Early stopping: epochs without a better validation after which the run ends; 0 never ends it."""
     on_collapse: Literal["warn", "stop", "restore"] = "warn"

@@ -38,6 +38,8 @@ class AugmentConfig(Settings, place="data.augment"):
     """Side of a square of zeros (DeVries and Taylor 2017)."""
     resized_crop: bool = False
     """Random area and aspect ratio, resized; for image files larger than the training images."""
+    jitter: float = 0.0
+    """Brightness, contrast and saturation times a random factor each, up to so much from 1."""
     rand_augment: int = 0
     """Operations of RandAugment (Cubuk et al. 2020), magnitude 9; in the workers of the torch loader."""
 

@@ -30,6 +30,7 @@ LIMITS = {
     "data.workers": "[0, inf)",
     "data.augment.pad": "[0, inf)",
     "data.augment.cutout": "[0, inf)",
+    "data.augment.jitter": "[0, 1]",
     "data.augment.rand_augment": "[0, inf)",
     "data.extra.share": "(0, 1)",
     "data.label_noise.rate": "[0, 1]",
@@ -43,6 +44,8 @@ LIMITS = {
     "attack.first_steps": "[0, inf)",
     "optim.lr": "(0, inf)",
     "optim.momentum": "[0, 1)",
+    "optim.momentum_low": "[0, 1)",
+    "optim.peak": "(0, 1)",
     "optim.beta2": "[0, 1)",
     "optim.weight_decay": "[0, 1]",
     "optim.milestones": PART_OF_RUN,
@@ -100,6 +103,7 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "optim.lr", f"optim.lr is {optim.lr:g}, which is for sgd; {optim.name} needs about 0.001"
     if optim.nesterov and not (optim.name == "sgd" and optim.momentum):
         yield "optim.nesterov", "optim.nesterov needs optim.name sgd and a momentum above 0"
+    yield from _problems_of_published(config)
     if 0 < config.eval.patience < config.eval.every:
         yield (
             "eval.patience",
@@ -108,6 +112,33 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
         )
     if "name" not in config.method:
         yield "method", "method.name is missing: the method that trains"
+
+
+def _problems_of_published(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Those of the settings that repeat what published code does."""
+    attack, optim, choose = config.attack, config.optim, config.eval.choose
+    if attack.bn_updates and attack.bn_mode != "train":
+        yield "attack.bn_updates", "attack.bn_updates counts passes in train mode: set attack.bn_mode train"
+    if attack.bn_updates and attack.engine not in ("auto", "eager"):
+        yield "attack.bn_updates", f"attack.bn_updates needs attack.engine auto or eager, got {attack.engine}"
+    if optim.momentum_low is not None and not (optim.name == "sgd" and optim.schedule == "cyclic"):
+        yield "optim.momentum_low", "optim.momentum_low needs optim.name sgd and optim.schedule cyclic"
+    if optim.momentum_low is not None and optim.momentum_low > optim.momentum:
+        yield (
+            "optim.momentum_low",
+            f"optim.momentum_low must be at most optim.momentum = {optim.momentum:g}, got "
+            f"{optim.momentum_low:g}",
+        )
+    if config.model.normalize == "none" and config.model.pretrained:
+        yield "model.normalize", "model.normalize none: pretrained weights need the pixels that they know"
+    if choose != "val" and float(config.data.label_noise.rate):
+        yield (
+            "eval.choose",
+            f"eval.choose {choose} trains on the images that validate, whose labels data.label_noise leaves "
+            "alone: use eval.choose val",
+        )
+    if choose == "last" and config.eval.patience:
+        yield "eval.choose", "eval.choose last takes the last epoch: eval.patience does not go with it"
 
 
 def check(config: TrainConfig) -> None:

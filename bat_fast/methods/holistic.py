@@ -14,6 +14,8 @@ from bat_fast.methods.base import Method, Terms
 from bat_fast.methods.options import at_least, choice
 from bat_fast.methods.outcome import outcome
 
+_LEAST_ALPHA, _LEAST_R = 1e-6, 0.001  # what the published solver needs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Holistic(Method):
@@ -35,6 +37,9 @@ class Holistic(Method):
     r: float = 0.2
     """Statistical radius in nats, >= 0; 0.2 with alpha=0 against robust overfitting in the paper."""
 
+    floors: bool = False
+    """Take 1e-6 for an alpha of 0 and, beside an alpha that is none, 0.001 for an r of 0, as HR.py does."""
+
     def __post_init__(self) -> None:
         choice("holistic.form", self.form, ("hd", "hr"))
         at_least("holistic.alpha", self.alpha, 0.0)
@@ -44,5 +49,9 @@ class Holistic(Method):
         """The loss of one batch; metrics ``loss``, ``certificate`` (which is V) and ``robust_acc``."""
         logits = model(x_adv)
         losses = F.cross_entropy(logits, batch.y, reduction="none")
-        value = ops.holistic_loss(losses, alpha=self.alpha, r=self.r, form=self.form)
+        alpha, r = self._floored() if self.floors else (self.alpha, self.r)
+        value = ops.holistic_loss(losses, alpha=alpha, r=r, form=self.form)
         return outcome(value, logits, batch.y, accuracy="robust_acc", certificate=value)
+
+    def _floored(self) -> tuple[float, float]:
+        return self.alpha or _LEAST_ALPHA, _LEAST_R if self.alpha and not self.r else self.r

@@ -80,6 +80,8 @@ class Te(Method):
             return None
         if not objective.weight:
             return objective
+        if not isinstance(objective.loss, str):
+            raise TypeError(f"te.over: {self.over} climbs a loss of its own, to which none is added here")
         return replace(
             objective,
             loss=f"{objective.loss}+te",

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from bat_fast.models.activation import activation
 from bat_fast.models.base import Classifier, Spec
 
-NAMES = ("preactresnet18", "preactresnet34", "preactresnet50")
-PATTERN = re.compile(r"pre[-_]?act[-_]?resnet[-_]?(18|34|50)")
+NAMES = ("preactresnet18", "preactresnet34", "preactresnet50", "preactresnet18_raw")
+PATTERN = re.compile(r"pre[-_]?act[-_]?resnet[-_]?(18|34|50)([-_]raw)?")
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -44,6 +44,15 @@ class BasicBlock(nn.Module):
         active: Tensor = self.enter(x)
         residual: Tensor = self.body(active)
         return residual + (x if self.shortcut is None else self.shortcut(active))
+
+
+class RawShortcut(BasicBlock):
+    """The basic block with a shortcut that convolves the raw input, as in the code of Wong et al. 2020."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, planes, H / stride, W / stride] of ``x`` [N, inputs, H, W]."""
+        residual: Tensor = self.body(self.enter(x))
+        return residual + (x if self.shortcut is None else self.shortcut(x))
 
 
 class Bottleneck(BasicBlock):
@@ -113,17 +122,25 @@ _LAYOUTS: dict[int, tuple[type[BasicBlock], tuple[int, ...]]] = {
 class PreActResNet(PreActNet):
     """PreActResNet-18, -34 or -50 with the stem for small images (11.17 M parameters for 18, 10 classes).
 
+    Args:
+        spec: classes, channels, activation and normalisation.
+        depth: 18, 34 or 50.
+        raw: the shortcuts take the input of a block rather than its activation; of depth 18 and 34.
+
     Raises:
         ValueError: another depth.
     """
 
-    def __init__(self, spec: Spec, *, depth: int = 18) -> None:
+    def __init__(self, spec: Spec, *, depth: int = 18, raw: bool = False) -> None:
         if depth not in _LAYOUTS:
             raise ValueError(f"depth of a PreActResNet must be 18, 34 or 50, got {depth}")
         block, counts = _LAYOUTS[depth]
+        if raw and block is not BasicBlock:
+            raise ValueError(f"a PreActResNet with raw shortcuts has depth 18 or 34, got {depth}")
+        block = RawShortcut if raw else block
         super().__init__(spec, block, 64, list(zip((64, 128, 256, 512), counts, strict=True)))
 
 
 def build(match: re.Match[str], spec: Spec) -> PreActResNet:
     """``preactresnet18`` and its spellings."""
-    return PreActResNet(spec, depth=int(match[1]))
+    return PreActResNet(spec, depth=int(match[1]), raw=match[2] is not None)

@@ -11,8 +11,9 @@ import yaml
 
 from bat_fast.config import TrainConfig
 from bat_fast.runs.examined import Examined
-from bat_fast.runs.folder import RunFolder, plain
+from bat_fast.runs.folder import RunFolder
 from bat_fast.runs.metrics import attacks_on, metric
+from bat_fast.runs.plain import plain
 from bat_fast.runs.results import read_results
 
 

@@ -18,8 +18,8 @@ from bat_fast.report.run import Run
 from bat_fast.report.verdict import images_of
 from bat_fast.report.words import method_text, run_name
 from bat_fast.runs.examined import Examined
-from bat_fast.runs.folder import flat
 from bat_fast.runs.metrics import metric, title
+from bat_fast.runs.plain import flat
 
 _MATRIX = 20  # classes of a table of confusions; beyond them the pairs are listed
 _LISTED = 200  # classes in the table of classes

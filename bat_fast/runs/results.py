@@ -11,6 +11,12 @@ from bat_fast.runs.folder import RunFolder
 from bat_fast.runs.plain import flat, plain
 from bat_fast.runs.provenance import git_revision, versions
 
+_CHOSEN = {
+    "val": "best on the validation split",
+    "last": "last epoch, trained without a validation split",
+    "test": "best on the test split, trained without a validation split",
+}
+
 
 def results_of(
     config: TrainConfig,
@@ -30,7 +36,10 @@ def results_of(
         sizes: samples in each split.
         device: where it ran.
     """
-    metrics = {name: value for name, value in best.items() if name.startswith(("val/", "train/"))} | test
+    chosen = {name: value for name, value in best.items() if name.startswith(("val/", "train/"))}
+    if config.eval.choose != "val":  # rows call val/ what is measured in every epoch, here the test split
+        chosen = {name.replace("val/", "test/"): value for name, value in chosen.items()}
+    metrics = chosen | test
     for name, pool in (("img_s", _mean), ("attack_ms", _mean), ("peak_mem_mib", max)):
         metrics[f"perf/{name}"] = pool([row[f"perf/{name}"] for row in rows])
     metrics["perf/train_s"] = sum(row.get("perf/epoch_s", 0.0) for row in rows)  # older runs have none
@@ -41,6 +50,7 @@ def results_of(
         "git": git_revision(),
         "seed": config.seed,
         "epoch": best["epoch"],
+        "chosen": _CHOSEN[config.eval.choose],
         "n_examples": sizes,
     }
 

@@ -113,6 +113,8 @@ def parts(
     if model is None:
         torch.manual_seed(config.seed)
     pretrained = begin and config.model.pretrained
+    if config.model.normalize == "none":
+        normalisation = {}
     model = build_model(built, given=model, pretrained=pretrained, **normalisation).to(device)
     if begin and config.model.init is not None:
         put_weights(model, read_weights(config.model.init), config.model.init, new_head=True)

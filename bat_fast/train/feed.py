@@ -32,6 +32,9 @@ class Feed:
             options=wanted.options,
             label_noise=asdict(wanted.label_noise),
         )
+        if config.eval.choose != "val":  # all that is not for the test trains, and the test split is measured
+            whole, held, test = self.splits
+            self.splits = data.Splits(data.joined(whole, held) if len(held) else whole, test, test)
         for name, split in self.splits._asdict().items():
             if not len(split):  # better found now than after the first epoch
                 raise ValueError(

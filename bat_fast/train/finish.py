@@ -44,6 +44,8 @@ def finish(
     for line in data_warnings(feed, best | test):
         print(f"WARNING: {line}", flush=True)
     sizes = {split: len(source) for split, source in feed.splits._asdict().items()}
+    if config.eval.choose != "val":
+        sizes["val"] = 0
     results = results_of(config, best, rows, test, sizes, device)
     metadata = metadata_of(config, parts.architecture, feed.splits.train.class_names)
     save_model(folder.model, parts.evaluated, metadata)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast.config import OptimConfig
+from bat_fast.train.schedule import learning_rate, momentum
 
 
 def build_optimizer(optim: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -25,6 +26,16 @@ def build_optimizer(optim: OptimConfig, model: nn.Module) -> torch.optim.Optimiz
         )
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optim.name]
     return kind(groups, optim.lr, (optim.momentum, optim.beta2), weight_decay=optim.weight_decay)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, optim: OptimConfig, step: int, total_steps: int) -> float:
+    """Give the optimiser the rate, and the momentum that cycles, of ``step`` (0-based); returns the rate."""
+    rate = learning_rate(optim, step, total_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        if optim.momentum_low is not None:
+            group["momentum"] = momentum(optim, step, total_steps)
+    return rate
 
 
 def build_average(optim: OptimConfig, model: nn.Module) -> torch.optim.swa_utils.AveragedModel | None:

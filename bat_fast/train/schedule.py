@@ -6,15 +6,13 @@ import math
 
 from bat_fast.config import OptimConfig
 
-_PEAK = 0.4
-
 
 def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
     """The learning rate of ``step`` (0-based) in a run of ``total_steps``.
 
     A function of its arguments alone, so a resumed run needs no scheduler state. ``milestones`` and
-    ``warmup`` are fractions of the run here (`bat_fast.config.limits.in_fractions`); ``cyclic`` peaks at 40%
-    of it, as in Wong et al. 2020.
+    ``warmup`` are fractions of the run here (`bat_fast.config.limits.in_fractions`); ``cyclic`` peaks at
+    ``peak`` of it: 0.5 in the CIFAR-10 scripts of Wong et al. 2020, 0.4 in their MNIST script.
     """
     progress = (step + 0.5) / total_steps
     rise = min(1.0, (step + 1) / (optim.warmup * total_steps)) if optim.warmup > 0 else 1.0
@@ -28,4 +26,12 @@ def _factor(optim: OptimConfig, progress: float) -> float:
         return optim.gamma ** sum(progress >= milestone for milestone in optim.milestones)
     if optim.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
-    return progress / _PEAK if progress < _PEAK else (1.0 - progress) / (1.0 - _PEAK)
+    peak = optim.peak
+    return progress / peak if progress < peak else (1.0 - progress) / (1.0 - peak)
+
+
+def momentum(optim: OptimConfig, step: int, total_steps: int) -> float:
+    """The momentum of ``step``, as `learning_rate` counts it: with ``momentum_low`` it mirrors ``cyclic``."""
+    if optim.momentum_low is None:
+        return optim.momentum
+    return optim.momentum - (optim.momentum - optim.momentum_low) * _factor(optim, (step + 0.5) / total_steps)

@@ -75,11 +75,24 @@ class TrainStep:
         with self.health.kept():
             if self.replays:
                 return self._replay(parts, epoch, gamma)
-            return self._update(parts, self._adversarial(parts, epoch, meter), epoch, gamma)
+            images = self._adversarial(parts, epoch, meter)
+            if self.attack.bn_updates != "all":
+                return self._update(parts, images, epoch, gamma)
+            self._pass(images)
+            terms = self._update(parts, images, epoch, gamma)
+            self._pass([part.x for part in parts])
+            return terms
+
+    @torch.no_grad()
+    def _pass(self, images: Sequence[Tensor]) -> None:
+        """A pass for the running statistics alone."""
+        for x in images:
+            self._learner(x)
 
     def _adversarial(self, parts: Sequence[Batch], epoch: int, meter: EpochMeter) -> list[Tensor]:
         """The images to train on, of all parts, before the running statistics or the weights move."""
-        with torch.no_grad(), untouched(self.model, self._bn_mode):
+        keep = not self.attack.bn_updates
+        with torch.no_grad(), untouched(self.model, self._bn_mode, keep=keep):
             objectives = [self.method.attack_loss(self.model, part, epoch) for part in parts]
             if all(objective is None for objective in objectives):
                 return [part.x for part in parts]

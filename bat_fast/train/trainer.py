@@ -27,9 +27,9 @@ from bat_fast.train.health import advice, check_weights
 from bat_fast.train.interruption import Interruption
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
+from bat_fast.train.optimizer import set_rate
 from bat_fast.train.resume import check_state, identity, load_best, newest, rows_of
 from bat_fast.train.rng import restore_rng_state, rng_state
-from bat_fast.train.schedule import learning_rate
 from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
 from bat_fast.train.validation import accuracies, chosen, eval_attack
 
@@ -38,7 +38,8 @@ class Trainer:
     """Trains a model as a configuration says, into a run folder, and survives being killed at any time.
 
     The best epoch is the first of those with the highest robust accuracy on the validation split (clean
-    accuracy for a method that does not attack); the test split is looked at once, at the end.
+    accuracy for a method that does not attack); the test split is looked at once, at the end. `EvalConfig`'s
+    ``choose`` says otherwise.
     Ctrl-C or SIGTERM ends the step, or the validation, writes a checkpoint and raises KeyboardInterrupt.
     A resumed run, also from within an epoch, ends in the weights of an uninterrupted one, bit for bit on the
     CPU; on a GPU as far as the kernels of cuDNN repeat themselves.
@@ -127,7 +128,8 @@ class Trainer:
                 row = {"epoch": self.epoch + 1, **self._train_epoch(self.epoch, progress, interruption)}
                 row |= self._validate(self.epoch + 1)
                 # Without attacks robust accuracy is near 0 and its maximum an accident of early epochs.
-                self.best = chosen(self.best, row, robust if self.step.attacks else metric("val", "clean"))
+                criterion = robust if self.step.attacks else metric("val", "clean")
+                self.best = chosen(self.best, row, criterion, last=self.config.eval.choose == "last")
                 self.epoch += 1
                 warnings = [label_alarm(self.feed, row, "val"), stuck_alarm(self.feed, row)]
                 warnings.append(self._collapse(row))
@@ -161,9 +163,7 @@ class Trainer:
         self.model.train()
         rate = self.parts.optimizer.param_groups[0]["lr"]
         for number, batch in enumerate(self.loader, epoch * len(self.loader) + self.loader.position):
-            rate = learning_rate(optim, number, total_steps)
-            for group in self.parts.optimizer.param_groups:
-                group["lr"] = rate
+            rate = set_rate(self.parts.optimizer, optim, number, total_steps)
             terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
             if self.step.health.left_out:
                 progress.warn(leave_out(self.parts, self.folder.last, meter, number))

@@ -41,14 +41,19 @@ def accuracies(
     return {metric(split, "clean"): counts["clean_acc"], metric(split, attack): counts["robust_acc"]}
 
 
-def chosen(best: dict[str, Any] | None, row: dict[str, Any], criterion: str) -> dict[str, Any] | None:
+def chosen(
+    best: dict[str, Any] | None, row: dict[str, Any], criterion: str, *, last: bool = False
+) -> dict[str, Any] | None:
     """The row of the best epoch so far: ``best`` or ``row``; a collapsed one only where there is no other.
 
     Args:
         best: what was chosen before; the earlier epoch stays where both are equal.
         row: of the epoch that is done.
         criterion: name of the accuracy that decides.
+        last: the last epoch that has one is taken, however good it is.
     """
+    if last and criterion in row:
+        return row
     if criterion not in row or (best and row.get("val/collapsed")):
         return best
     return row if best is None or row[criterion] > best[criterion] else best

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast.attacks.attack import Attack, Problem
+from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Goal
+from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.step import Step
 
 _TINY = 1e-12  # an image without a gradient stays where it is

@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bat_fast import PGD, AttackLoss, models
 from bat_fast.attacks import Attack, AutoAttack, by_name, untouched
-from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import trace
+from bat_fast.attacks.problem import Problem
 from bat_fast.models.preact_resnet import BasicBlock
 
 aten = torch.ops.aten

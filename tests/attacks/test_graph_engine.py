@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bat_fast import PGD, AttackLoss, models
 from bat_fast.attacks import goal, untouched
-from bat_fast.attacks.attack import Problem
 from bat_fast.attacks.engine import Engine, cuda_graph
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import trace
 from bat_fast.attacks.pgd import Climb
+from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.step import Step
 
 

@@ -52,7 +52,7 @@ def losses(method: str) -> list[float]:
     how = build.build_method(config)
     if hasattr(how, "prepare"):
         how.prepare(1797, 10, "cpu")
-    attack, sgd = build.build_attack(config, how, model), build.build_optimizer(config, model)
+    attack, sgd = build.build_attack(config, how, model), build.build_optimizer(config.optim, model)
     step = TrainStep(model.train(), how, attack, sgd, config.attack, config.optim)
     totals = []
     for number in range(10):

@@ -10,7 +10,10 @@ from bat_fast.methods import Method, create, names
 from bat_fast.methods.bat import Bat
 from bat_fast.methods.pgd_at import PgdAt
 
-NAMES = ["bat", "fgsm_rs", "free", "holistic", "mart", "n_fgsm", "pgd_at", "standard", "te", "trades"]
+NAMES = [
+    *("bat", "fgsm_rs", "free", "gairat", "holistic", "mail", "mart", "n_fgsm", "pgd_at", "score"),
+    *("standard", "te", "trades"),
+]
 
 
 def test_names():
