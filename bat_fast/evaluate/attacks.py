@@ -51,7 +51,8 @@ def make_attack(
             raise
         own = "its own number of steps" if refused[2] == "steps" else f"{refused[2]} of its own"
         has = own if refused[1] == "multiple values" else f"no {refused[2]}"
-        raise ValueError(f"attack {name!r}: it has {has}, so leave it out") from None
+        plain = re.sub(r"\d+(x\d+)?$", "", name)
+        raise ValueError(f"attack {name!r}: {plain} has {has}, so leave it out") from None
 
 
 def attacks_for(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bat_fast._checks import choice
 from bat_fast.attacks import Attack, AutoAttack, untouched
 from bat_fast.attacks.autoattack import CLEAN
 from bat_fast.attacks.modules import as_module
@@ -16,9 +17,11 @@ from bat_fast.attacks.search import exact_logits
 from bat_fast.batch import Batch
 from bat_fast.evaluate.accuracy import batches_of
 from bat_fast.evaluate.attacks import attacks_for
+from bat_fast.evaluate.checks import check_model
 from bat_fast.evaluate.verdicts import NO_ANSWER, Verdicts, notes_of
 
 _TOGETHER = 4096  # images whose survivors share batches of AutoAttack; more would only take memory
+_CHECKED = 128  # images
 Tell = Callable[[str, int, int, int], None]
 
 
@@ -40,6 +43,7 @@ def evaluate_model(
     classes: Sequence[str] | None = None,
     per_class: bool = False,
     per_sample: str | Path | None = None,
+    checks: str = "none",
     tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a model on images as they are and under attacks, each with its 95 % interval.
@@ -64,6 +68,8 @@ def evaluate_model(
         classes: their names; None numbers them.
         per_class: also count by class, with confusion matrices.
         per_sample: CSV file to write, with a row for each image, where AutoAttack judges at one radius.
+        checks: ``"cheap"`` or ``"full"`` look on the first 128 images for signs that the model hides its
+            gradient (`bat_fast.evaluate.checks`); ``"none"`` does not.
         tell: as in `bat_fast.attacks.AutoAttack.judge`.
 
     Returns:
@@ -71,13 +77,15 @@ def evaluate_model(
         [0, 1]) and their ``intervals``, at the largest radius; ``n_examples``, ``split``, ``attack`` (of the
         first attack), ``attacks`` (of all), ``notes``. With several radii ``curve`` has all of them; with
         AutoAttack ``broken_by`` says which attack broke how many; ``per_class`` and ``confusion`` (rows are
-        the true classes) are there on request.
+        the true classes) are there on request, and so are ``checks``, what each found; those that raise are
+        among the notes.
 
     Raises:
         ValueError, TypeError: an argument is out of range, or there is no image.
     """
     if n is not None and n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    choice("checks", checks, ("none", "cheap", "full"))
     if per_sample is not None and not Path(per_sample).parent.is_dir():
         raise ValueError(f"per_sample: there is no folder {Path(per_sample).parent}")
     radii = sorted({float(radius): radius for radius in several(eps)}.items())
@@ -99,7 +107,10 @@ def evaluate_model(
     if automatic:  # the official code forms its batches from the survivors of all images
         groups = joined(groups, None if automatic[0].mode == "replay" else _TOGETHER)
     verdicts = Verdicts(split, [radius for radius, _ in radii])
+    seen: list[Batch] = []
     for batch in groups:
+        if checks != "none" and sum(len(part.y) for part in seen) < _CHECKED:
+            seen.append(Batch(*(tensor[:_CHECKED] for tensor in batch)))
         with torch.no_grad(), untouched(module, "eval"):
             verdicts.add_images(batch, predicted(module, batch.x))
             for radius, some in jobs.items():
@@ -117,6 +128,12 @@ def evaluate_model(
         broken = verdicts.parts(most)
         result["broken_by"] = {name: broken.count(name) for name in (CLEAN, *automatic[0].parts)}
         result["notes"] += notes_of(result["broken_by"], len(verdicts))
+    if seen and most and jobs[most]:
+        shown = Batch(*(torch.cat(tensors)[:_CHECKED] for tensors in zip(*seen, strict=True)))
+        ball: dict[str, Any] = {"eps": most, "norm": norm, "seed": seed}
+        findings = check_model(module, shown.x, shown.y, **ball, full=checks == "full")
+        result["checks"] = [finding.plain() for finding in findings]
+        result["notes"] += [finding.line for finding in findings if finding.raised]
     if len(radii) > 1:
         result["curve"] = [
             {"eps": radius, "written": str(text), **verdicts.accuracies(radius)} for radius, text in radii

@@ -33,6 +33,9 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
         print("broken by " + ", ".join(f"{name} {count}" for name, count in evaluation["broken_by"].items()))
     if "per_class" in evaluation:
         _print_classes(evaluation["per_class"])
+    if "checks" in evaluation:
+        raised = sum(check["raised"] for check in evaluation["checks"])
+        print(f"{len(evaluation['checks'])} checks for masked gradients, {raised or 'none'} raised")
     for note in evaluation.get("notes", ()):
         print(f"WARNING  {note}")
 

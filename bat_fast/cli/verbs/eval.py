@@ -72,6 +72,10 @@ def _parser() -> Parser:
     add("--mode", choices=("exact", "replay", "quick"), help="of aa (default: exact)")
     add("--per_class", action="store_true", help="accuracy of each class, and confusion in the JSON")
     add("--per_sample", metavar="FILE.csv", help="of aa: write a verdict for each image")
+    add(
+        "--checks", choices=("none", "cheap", "full"), default="cheap",
+        help="look for signs that the model hides its gradient (default: cheap)",
+    )  # fmt: skip
     add("--out", metavar="FILE.json", type=Path, help="write the results as JSON")
     add("--model", help="what the weights belong to: preactresnet18, timm:resnet18, FILE.py:CLASS, ...")
     add("--activation", help="of that model (default: relu)")
