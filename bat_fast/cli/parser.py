@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -79,3 +80,39 @@ def _joined(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def dotted(words: Sequence[str], groups: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """``--GROUP.NAME VALUE`` and ``--GROUP.NAME=VALUE`` taken out of ``words``: the rest, and them by group.
+
+    Args:
+        words: of a command.
+        groups: such as ``model.options``.
+
+    Raises:
+        ValueError: there is no value behind a name.
+    """
+    rest: list[str] = []
+    found: dict[str, dict[str, Any]] = {group: {} for group in groups}
+    left = iter(words)
+    for word in left:
+        match = re.fullmatch(rf"--({'|'.join(map(re.escape, groups))})\.(\w+)(?:=(.*))?", word)
+        if match is None:
+            rest.append(word)
+            continue
+        text = next(left, None) if match[3] is None else match[3]
+        if text is None:
+            raise ValueError(f"--{match[1]}.{match[2]}: expected one argument")
+        found[match[1]][match[2]] = _literal(text)
+    return rest, found
+
+
+def _literal(text: str) -> Any:
+    """A number, a truth or a list where ``text`` is one, else itself."""
+    words = {"true": True, "false": False, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

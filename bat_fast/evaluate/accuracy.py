@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,17 +12,21 @@ from torch import Tensor, nn
 
 from bat_fast._logits import logits_of
 from bat_fast.attacks import Attack, report_labels
+from bat_fast.attacks.modules import as_module
 from bat_fast.batch import Batch
 
 
-def evaluate(model: nn.Module, loader: Iterable[Any], attack: Attack | None = None) -> dict[str, float]:
+def evaluate(
+    model: nn.Module | Callable[[Tensor], Any], loader: Iterable[Any], attack: Attack | None = None
+) -> dict[str, float]:
     """Accuracy of ``model`` in eval mode; modes are restored afterwards.
 
     Random starts depend on the attack's seed and on the sample only, so the result does not depend on
     the batch size. Counts are summed on the device and read once.
 
     Args:
-        model: [N, C, H, W] pixels -> [N, K] logits, or a tuple or an object that holds them.
+        model: [N, C, H, W] pixels -> [N, K] logits, or a tuple or an object that holds them; a module or a
+            function.
         loader: yields batches on the model's device, or pairs (images, labels), as a DataLoader does. Pairs
             are numbered in their order, so there the random starts depend on it.
         attack: also measure the accuracy on its images; None measures clean accuracy only.
@@ -34,11 +38,12 @@ def evaluate(model: nn.Module, loader: Iterable[Any], attack: Attack | None = No
         ValueError: the loader yields no sample, or a label that is no class. TypeError: it yields something
             else than pairs.
     """
+    model = as_module(model)
     clean: list[Tensor] = []
     robust: list[Tensor] = []
     samples = 0
     with _eval_mode(model), torch.no_grad():
-        for batch in _batches(model, loader):
+        for batch in batches_of(model, loader):
             samples += len(batch.y)
             clean.append(_correct(model, batch.x, batch.y))
             if attack is not None:
@@ -67,8 +72,8 @@ def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([((logits.argmax(1) == y) & ~nan).sum(), nan.sum()])
 
 
-def _batches(model: nn.Module, loader: Iterable[Any]) -> Iterator[Batch]:
-    """``loader``, with pairs numbered in their order, on the device of the model."""
+def batches_of(model: nn.Module, loader: Iterable[Any]) -> Iterator[Batch]:
+    """``loader`` as it is, but pairs are numbered in their order and put on the device of the model."""
     device = next((part.device for part in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     count = 0
     for batch in loader:

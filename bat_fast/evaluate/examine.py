@@ -19,7 +19,7 @@ from bat_fast.attacks import Attack
 from bat_fast.batch import Batch
 from bat_fast.device import pick_device
 from bat_fast.evaluate.attacks import make_attack
-from bat_fast.evaluate.saved import loader_of, split_source
+from bat_fast.evaluate.subject import loader_of, split_source
 from bat_fast.runs.examined import Examined, Example, right
 from bat_fast.runs.model_file import load_run
 

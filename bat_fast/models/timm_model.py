@@ -75,6 +75,17 @@ def has_model(name: str) -> bool:
     return timm.is_model(name)
 
 
+def published_classes(name: str) -> int | None:
+    """The classes of the published weights of ``timm:NAME``; None where there are none, or no timm."""
+    plain = name.partition(":")[2]
+    if not has_model(plain):
+        return None
+    import timm
+
+    published = timm.get_pretrained_cfg(plain)
+    return None if published is None else int(published.num_classes)
+
+
 def _create(name: str, spec: Spec) -> Any:
     try:
         import timm

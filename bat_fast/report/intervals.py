@@ -6,6 +6,10 @@ import math
 from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
+from bat_fast.runs.proportion import wilson
+
+__all__ = ["Mean", "mean_of", "t_quantile", "wilson"]
+
 _T95 = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
     2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
@@ -42,11 +46,3 @@ def mean_of(values: list[float]) -> Mean:
         return Mean(fmean(values), None, len(values))
     width = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return Mean(fmean(values), width, len(values))
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a probability of which ``share`` was seen in ``n`` trials (Wilson 1927)."""
-    spread = _Z**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    width = _Z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - width), min(1.0, centre + width)

@@ -20,14 +20,45 @@ def print_results(results: dict[str, Any], folder: Path, picture: Path) -> None:
 
 
 def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
-    """The accuracies of a saved model."""
+    """The accuracies of a model, as `bat_fast.evaluate.judge.evaluate_model` returns them."""
     attack = evaluation["attack"]
-    title = f"{path}: {attack['norm']} eps {attack['eps']:.4g}, {evaluation['n_examples']} images"
-    _print_metrics(evaluation["metrics"], title)
+    heading = f"{path}: {attack['norm']} eps {attack['eps']:.4g}, {evaluation['n_examples']} images"
+    _print_intervals(evaluation["metrics"], evaluation["intervals"], heading)
+    for row in evaluation.get("curve", ()):
+        shown = (
+            f"{_title_of(name)} {value:.2%}" for name, value in row["metrics"].items() if "/clean" not in name
+        )
+        print(f"eps {row['written']:<8} " + ", ".join(shown))
     if "broken_by" in evaluation:
         print("broken by " + ", ".join(f"{name} {count}" for name, count in evaluation["broken_by"].items()))
+    if "per_class" in evaluation:
+        _print_classes(evaluation["per_class"])
+    if "checks" in evaluation:
+        raised = sum(check["raised"] for check in evaluation["checks"])
+        print(f"{len(evaluation['checks'])} checks for masked gradients, {raised or 'none'} raised")
     for note in evaluation.get("notes", ()):
         print(f"WARNING  {note}")
+
+
+def _title_of(name: str) -> str:
+    split = name.partition("/")[0]
+    return title(attacks_on(split, [name])[0])
+
+
+def _print_classes(table: dict[str, Any]) -> None:
+    """The accuracy of each class, the weakest under the last attack first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [name for name in table if "/" in name]
+    shown = Table()
+    shown.add_column("class")
+    for name in ("images", *map(_title_of, columns)):
+        shown.add_column(name, justify="right")
+    for place in sorted(range(len(table["classes"])), key=lambda place: table[columns[-1]][place]):
+        shares = [f"{table[name][place]:.1%}" for name in columns]
+        shown.add_row(table["classes"][place], str(table["n_examples"][place]), *shares)
+    Console().print(shown)
 
 
 def _print_metrics(metrics: dict[str, float], heading: str) -> None:
@@ -46,4 +77,20 @@ def _print_metrics(metrics: dict[str, float], heading: str) -> None:
         for attack in attacks_on(split, metrics):
             if attack != "clean":
                 table.add_row(split, clean, f"{metrics[metric(split, attack)]:.2%}", title(attack))
+    Console().print(table)
+
+
+def _print_intervals(metrics: dict[str, float], intervals: dict[str, list[float]], heading: str) -> None:
+    """A row for each attack, with the interval beside the accuracy."""
+    from rich.console import Console
+    from rich.table import Table
+
+    print(heading)
+    table = Table()
+    table.add_column("attack")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, value in metrics.items():
+        least, most = intervals[name]
+        table.add_row(_title_of(name), f"{value:.2%}", f"{least:.1%} to {most:.1%}")
     Console().print(table)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_TITLES = {"aa": "AutoAttack", "aa_quick": "AutoAttack, quick (upper bound)"}
+_TITLES = {
+    "aa": "AutoAttack",
+    "aa_quick": "AutoAttack, quick (upper bound)",
+    "aa_plus": "AutoAttack, plus",
+    "aa_rand": "AutoAttack, rand",
+    "apgd_ce": "APGD-CE",
+    "apgd_dlr": "APGD-DLR",
+    "apgd_t": "APGD-T",
+    "fab_t": "FAB-T",
+    "worst": "worst of all",
+}
 
 
 def metric(split: str, attack: str) -> str:
@@ -23,5 +33,7 @@ def title(attack: str) -> str:
     """An attack as people write it: ``PGD-20`` for ``pgd20``."""
     if attack in _TITLES:
         return _TITLES[attack]
-    match = re.fullmatch(r"([a-z]+)(\d+)", attack)
-    return f"{match[1].upper()}-{match[2]}" if match else attack
+    match = re.fullmatch(r"([a-z]+)(\d+)(?:x(\d+))?", attack)
+    if match is None:
+        return attack
+    return f"{match[1].upper()}-{match[2]}" + (f", {match[3]} starts" if match[3] else "")

@@ -123,7 +123,7 @@ BAD = {
     "no run": (["eval", "nowhere"], "nowhere"),
     "no run given": (["eval"], "run"),
     "bad split": (["eval", "nowhere", "--split", "tset"], "tset"),
-    "of AutoAttack alone": (["eval", "nowhere", "--n", "5"], "only --attack aa takes it"),
+    "of AutoAttack alone": (["eval", "nowhere", "--mode", "quick"], "only --attack aa takes it"),
     "steps of AutoAttack": (["eval", "nowhere", "--attack", "aa", "--steps", "5"], "own number of steps"),
     "bad eval option": (["eval", "nowhere", "--bogus", "1"], "--bogus"),
     "bad info option": (["info", "--jsno"], "--jsno"),

@@ -8,10 +8,12 @@ import torch
 from bat_fast.attacks import AutoAttack
 from bat_fast.batch import Batch
 from bat_fast.cli import main
-from bat_fast.evaluate import autoattack as module
+from bat_fast.evaluate import judge as module
 from bat_fast.evaluate import load_run
-from bat_fast.evaluate.autoattack import COLUMNS, evaluate_autoattack, first, joined
+from bat_fast.evaluate.autoattack import evaluate_autoattack
+from bat_fast.evaluate.judge import first, joined
 from bat_fast.evaluate.saved import evaluate_saved, split_loader
+from bat_fast.evaluate.verdicts import COLUMNS, notes_of
 from bat_fast.train import Trainer
 
 
@@ -110,9 +112,9 @@ def test_batches_are_cut_and_joined():
 
 
 def test_what_makes_a_result_doubtful():
-    notes = module._notes({"clean": 5, "apgd-ce": 10, "apgd-t": 30, "fab-t": 0, "square": 1}, 100, 3)
-    assert ["apgd-t" in notes[0], "square" in notes[1], "margin" in notes[2]] == [True] * 3
-    assert module._notes({"clean": 5, "apgd-ce": 10, "apgd-t": 3, "fab-t": 0, "square": 0}, 100, 10) == []
+    notes = notes_of({"clean": 5, "apgd-ce": 10, "apgd-t": 30, "fab-t": 0, "square": 1}, 100)
+    assert ["apgd-t" in notes[0], "square" in notes[1], len(notes)] == [True, True, 2]
+    assert notes_of({"clean": 5, "apgd-ce": 10, "apgd-t": 3, "fab-t": 0, "square": 0}, 100) == []
 
 
 def test_other_attacks_by_name(run):

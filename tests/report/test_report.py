@@ -70,10 +70,17 @@ def test_tables_show_percent(capsys):
         assert text in out
     attack = {"norm": "linf", "eps": 0.1, "step_size": 0.025, "steps": 5}
     print_evaluation(
-        {"metrics": {"val/clean_acc": 1.0, "val/pgd5_acc": 0.5}, "n_examples": 180, "attack": attack},
+        {
+            "metrics": {"val/clean_acc": 1.0, "val/pgd5_acc": 0.5},
+            "intervals": {"val/clean_acc": [0.979, 1.0], "val/pgd5_acc": [0.4277, 0.5723]},
+            "n_examples": 180,
+            "attack": attack,
+        },
         "runs/a",
     )
-    assert "100.00%" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for text in ("100.00%", "PGD-5", "42.8% to 57.2%"):
+        assert text in out
 
 
 def test_info(capsys):

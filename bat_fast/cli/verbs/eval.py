@@ -4,52 +4,90 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-from bat_fast.cli.parser import Parser
+from bat_fast.cli.parser import Parser, dotted
 from bat_fast.ratio import Ratio
 
-SUMMARY = "accuracy of a saved model: bat-fast eval runs/my-run"
-_OF_AUTOATTACK = ("mode", "norm", "n", "per_sample")
+SUMMARY = "accuracy of a model, clean and attacked: bat-fast eval runs/my-run --attack aa"
+_FOREIGN = ("model", "activation", "num_classes", "mean", "std", "data")
 
 
 def run(words: list[str]) -> None:
-    """Evaluate a saved model, and print its accuracies."""
-    parser = Parser("eval", "Clean and robust accuracy of a saved model.")
-    add = parser.add_argument
-    add("run", help="run folder or model.safetensors")
-    add("--split", choices=("train", "val", "test"), default="test", help="part of the data (default: test)")
-    add("--steps", type=int, help="PGD steps (default: 20)")
-    add("--attack", help="another attack instead of PGD: aa (AutoAttack), fgsm, apgd, ...")
-    add("--eps", type=Ratio, help="radius, such as 8/255 (default: that of the training)")
-    add("--mode", choices=("exact", "replay", "quick"), help="of aa (default: exact)")
-    add("--norm", choices=("linf", "l2"), help="of aa (default: that of the training)")
-    add("--n", type=int, help="of aa: the first n images alone")
-    add("--per_sample", metavar="FILE.csv", help="of aa: write a verdict for each image")
-    add("--batch_size", type=int, help="images at a time (default: 256; of aa 250)")
-    add("--root", "--data.root", dest="root", help="folder of the data (default: that of the training)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--json", action="store_true", help="print JSON, accuracies in [0, 1]")
+    """Evaluate a model, and print its accuracies."""
+    words, given = dotted(words, ("model.options", "data.options"))
+    parser = _parser()
     options: dict[str, Any] = {k: v for k, v in vars(parser.parse_args(words)).items() if v is not None}
-    from bat_fast.evaluate.autoattack import evaluate_autoattack
+    as_json, path, file = options.pop("json"), options.pop("run"), options.pop("out", None)
+    foreign = {name: options.pop(name) for name in _FOREIGN if name in options}
+    foreign |= {"options": given["model.options"], "data_options": given["data.options"]}
+    names = options.get("attack", [])
+    automatic = any(name.startswith("aa") for name in names)
+    if "steps" in options and names:
+        raise ValueError(
+            "--steps: AutoAttack has its own number of steps; leave it out"
+            if automatic
+            else "--steps: write it behind the name of the attack, as in pgd50"
+        )
+    for name in ("mode", "per_sample"):
+        if name in options and not automatic:
+            raise ValueError(f"--{name}: only --attack aa takes it")
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"--out: there is no folder {file.parent}")
+    from bat_fast._atomic import atomic_text
     from bat_fast.evaluate.saved import evaluate_saved
+    from bat_fast.evaluate.subject import Foreign
     from bat_fast.report.table import print_evaluation
 
-    as_json, path = options.pop("json"), options.pop("run")
-    if options.get("attack") == "aa":
-        if "steps" in options:
-            raise ValueError("--steps: AutoAttack has its own number of steps; leave it out")
-        del options["attack"]
-        evaluation = evaluate_autoattack(path, **options, tell=_tell if sys.stderr.isatty() else None)
-    else:
-        for name in _OF_AUTOATTACK:
-            if name in options:
-                raise ValueError(f"--{name}: only --attack aa takes it")
-        evaluation = evaluate_saved(path, **options)
+    if automatic:
+        options = {"batch_size": 250, "tell": _tell if sys.stderr.isatty() else None} | options
+    evaluation = evaluate_saved(path, **options, foreign=Foreign(**foreign))
+    if file is not None:
+        atomic_text(file, json.dumps({"model": path} | evaluation, indent=2) + "\n")
     if as_json:
         print(json.dumps(evaluation, indent=2))
     else:
         print_evaluation(evaluation, path)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "eval",
+        "Clean and robust accuracy of a model: of a run, of a file of weights with --model and --data, or of "
+        "timm:NAME with --data. Their options are --model.options.NAME and --data.options.NAME.",
+    )
+    add = parser.add_argument
+    add("run", help="run folder, model.safetensors, FILE.pt or FILE.safetensors of weights, or timm:NAME")
+    add("--split", choices=("train", "val", "test"), default="test", help="part of the data (default: test)")
+    add("--attack", nargs="+", help="clean, pgd20, pgd100x10 (10 starts), fgsm, apgd-ce, square, aa, ...")
+    add("--steps", type=int, help="PGD steps, where no --attack is named (default: 20)")
+    add("--eps", type=Ratio, nargs="+", help="radius such as 8/255, or several (default: of the training)")
+    add("--norm", choices=("linf", "l2"), help="of the ball (default: that of the training)")
+    add("--loss", help="that the attack climbs: ce, margin, dlr, ... (default: ce)")
+    add("--restarts", type=int, help="starts of each attack (default: 1)")
+    add("--step_size", type=Ratio, help="of PGD, at the largest radius (default: of the training, or eps/4)")
+    add("--seed", type=int, help="of the random numbers (default: that of the training; of aa 0)")
+    add("--n", type=int, help="the first n images alone")
+    add("--mode", choices=("exact", "replay", "quick"), help="of aa (default: exact)")
+    add("--per_class", action="store_true", help="accuracy of each class, and confusion in the JSON")
+    add("--per_sample", metavar="FILE.csv", help="of aa: write a verdict for each image")
+    add(
+        "--checks", choices=("none", "cheap", "full"), default="cheap",
+        help="look for signs that the model hides its gradient (default: cheap)",
+    )  # fmt: skip
+    add("--out", metavar="FILE.json", type=Path, help="write the results as JSON")
+    add("--model", help="what the weights belong to: preactresnet18, timm:resnet18, FILE.py:CLASS, ...")
+    add("--activation", help="of that model (default: relu)")
+    add("--num_classes", type=int, help="logits of that model (default: classes of the data)")
+    add("--mean", type=Ratio, nargs="+", help="that it subtracts from each channel of pixels in [0, 1]")
+    add("--std", type=Ratio, nargs="+", help="that it divides each channel by")
+    add("--data", help="data set: cifar10, image_folder, ...")
+    add("--root", "--data.root", dest="root", help="folder of the data (default: that of the training)")
+    add("--batch_size", type=int, help="images at a time (default: 256; of aa 250)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--json", action="store_true", help="print JSON, accuracies in [0, 1]")
+    return parser
 
 
 def _tell(name: str, seen: int, count: int, robust: int) -> None:
