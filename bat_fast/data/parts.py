@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from bat_fast.data.files import Files
 from bat_fast.data.order import stratified
 from bat_fast.data.source import Source, Splits, sampled_stats
 
@@ -56,3 +58,33 @@ def cut_parts(
     rest, validate = stratified(whole.labels[pool], count["val"], seed)
     validating = torch.arange(train, train + held) if published["val"] else pool[validate]
     return Splits(whole.part(pool[rest]), whole.part(validating), whole.part(tested))
+
+
+def joined(first: Source, second: Source) -> Source:
+    """The samples of two parts of one data set, the first ones first, with what else the first one says.
+
+    Raises:
+        ValueError: the parts have stores of their own, and these are files.
+    """
+    every = torch.cat([torch.arange(len(first)), len(first) + torch.arange(len(second))])
+    if first.images is second.images:
+        images: Tensor | Files = first.images
+        rows = torch.cat([part.stored(torch.arange(len(part))) for part in (first, second)])
+    elif isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
+        parts = [(part.images, part.stored(torch.arange(len(part)))) for part in (first, second)]
+        images, rows = torch.cat([store[where] for store, where in parts if isinstance(store, Tensor)]), every
+    else:
+        raise ValueError(
+            f"data set {first.name}: train and val are different folders and cannot be joined: with "
+            "eval.choose last or test leave no images for validation (data.options.val 0)"
+        )
+    true = [part.labels if part.true_labels is None else part.true_labels for part in (first, second)]
+    known = first.true_labels is not None or second.true_labels is not None
+    return replace(
+        first,
+        images=images,
+        labels=torch.cat([first.labels, second.labels]),
+        index=torch.cat([first.index, second.index]),
+        true_labels=torch.cat(true) if known else None,
+        rows=rows,
+    )

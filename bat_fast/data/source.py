@@ -200,36 +200,6 @@ def divide(whole: Source, train: int, val: int, seed: int) -> Splits:
     return Splits(whole.part(rest), whole.part(held), whole.part(test))
 
 
-def joined(first: Source, second: Source) -> Source:
-    """The samples of two parts of one data set, the first ones first, with what else the first one says.
-
-    Raises:
-        ValueError: the parts have stores of their own, and these are files.
-    """
-    every = torch.cat([torch.arange(len(first)), len(first) + torch.arange(len(second))])
-    if first.images is second.images:
-        images: Tensor | Files = first.images
-        rows = torch.cat([part.stored(torch.arange(len(part))) for part in (first, second)])
-    elif isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
-        parts = [(part.images, part.stored(torch.arange(len(part)))) for part in (first, second)]
-        images, rows = torch.cat([store[where] for store, where in parts if isinstance(store, Tensor)]), every
-    else:
-        raise ValueError(
-            f"data set {first.name}: train and val are different folders and cannot be joined: with "
-            "eval.choose last or test leave no images for validation (data.options.val 0)"
-        )
-    true = [part.labels if part.true_labels is None else part.true_labels for part in (first, second)]
-    known = first.true_labels is not None or second.true_labels is not None
-    return replace(
-        first,
-        images=images,
-        labels=torch.cat([first.labels, second.labels]),
-        index=torch.cat([first.index, second.index]),
-        true_labels=torch.cat(true) if known else None,
-        rows=rows,
-    )
-
-
 def pixel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, of pixels scaled to [0, 1].
 

@@ -188,7 +188,7 @@ def test_damaged_folders_are_named(tmp_path):
         read_run(tmp_path, "A")
     path = write_run(tmp_path / "bad")
     (path / "metrics.jsonl").write_text("{\n")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: line 1 is not that of epoch 1"):
         read_run(path, "A")
 
 
