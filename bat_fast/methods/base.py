@@ -43,6 +43,13 @@ class Method(ABC):
             device: where the batches are.
         """
 
+    def consult(self, model: nn.Module) -> None:
+        """Called once with the trained model that the option ``helper`` names, by a method that has it.
+
+        Args:
+            model: on the device of the batches, in eval mode.
+        """
+
     def attack_options(self, attack: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `bat_fast.PGD` that the method sets itself.
 

@@ -14,7 +14,7 @@ from bat_fast.config import TrainConfig, settled
 from bat_fast.config.limits import check as check_limits
 from bat_fast.config.limits import check_images, in_fractions
 from bat_fast.device import check_name, layout
-from bat_fast.runs.model_file import GIVEN, build_model
+from bat_fast.runs.model_file import GIVEN, build_model, load_run
 from bat_fast.runs.weights import put_weights, read_weights
 from bat_fast.train.feed import Feed
 from bat_fast.train.optimizer import build_average, build_optimizer
@@ -122,11 +122,27 @@ def parts(
     method = build_method(config)
     if samples is not None:
         method.prepare(samples, built["num_classes"], device)
+        _bring_helper(method, built["num_classes"], device)
     attack = build_attack(config, method, model)
     optimizer = build_optimizer(config.optim, model)
     run = in_fractions(config)
     step = TrainStep(model, method, attack, optimizer, run.attack, run.optim)
     return Parts(built, model, method, attack, optimizer, step, build_average(config.optim, model))
+
+
+def _bring_helper(method: methods.Method, classes: int, device: str) -> None:
+    """Load the model that the option ``helper`` of a method names."""
+    path = getattr(method, "helper", None)
+    if path is None:
+        return
+    if not path:
+        raise ValueError("method.helper is missing: the run folder of a model trained with --method standard")
+    helper, described = load_run(path, device)
+    if described["num_classes"] != classes:
+        raise ValueError(
+            f"method.helper: the model of {path} has {described['num_classes']} classes, this run {classes}"
+        )
+    method.consult(helper)
 
 
 def dry_run(config: TrainConfig) -> str:

@@ -11,7 +11,7 @@ from bat_fast.methods.bat import Bat
 from bat_fast.methods.pgd_at import PgdAt
 
 NAMES = [
-    *("bat", "fgsm_rs", "free", "gairat", "holistic", "mail", "mart", "n_fgsm", "pgd_at", "score"),
+    *("bat", "fgsm_rs", "free", "gairat", "hat", "holistic", "mail", "mart", "n_fgsm", "pgd_at", "score"),
     *("standard", "te", "trades"),
 ]
 

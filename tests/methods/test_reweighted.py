@@ -1,4 +1,4 @@
-"""MAIL, GAIRAT and SCORE against their formulas, sample by sample in float64: loss, gradient and attack."""
+"""MAIL, GAIRAT, SCORE and HAT against their formulas, sample by sample in float64."""
 
 import math
 
@@ -8,8 +8,10 @@ from torch import nn
 
 from bat_fast.attacks import PGD
 from bat_fast.batch import Batch
+from bat_fast.cli.settings import read_command
 from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import create
+from bat_fast.train import Trainer
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.step import TrainStep
 
@@ -157,6 +159,45 @@ def test_the_attack_of_score_climbs_the_distance():
     assert how.attack_options({"engine": "auto", "bn_updates": True}) == {}
 
 
+def test_hat():
+    net, (data, x_adv), helper = (
+        model(),
+        batch(),
+        nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)).double(),
+    )
+    how = create("hat", reach=1.5, beta=3, gamma=0.7)
+    with pytest.raises(RuntimeError, match="call consult"):
+        how(net, data, x_adv, 0)
+    how.consult(helper)
+    beyond = net(data.x + 1.5 * (x_adv - data.x))
+    rows = zip(
+        net(data.x), net(x_adv), beyond, helper(x_adv).argmax(1).tolist(), data.y.tolist(), strict=True
+    )
+    wanted = 0.0
+    for x, x_, far, label, y in rows:
+        p, p_ = probabilities(x), probabilities(x_)
+        wanted = wanted - p[y].log() + 3 * (p * (p / p_).log()).sum() - 0.7 * probabilities(far)[label].log()
+    same(how(net, data, x_adv, 0).total, wanted / COUNT, net)
+    assert how.attack_loss(net, data, 0).loss == "kl"
+    assert all(weight.grad is None for weight in helper.parameters())
+
+
+def test_the_helper_is_the_model_of_another_run(tmp_path):
+    def trainer(out, *words):
+        words = [*words, "--epochs", "1", "--batch_size", "512", "--eval.test_steps", "1", "--device", "cpu"]
+        return Trainer(read_command([*words, "--eval.val_steps", "1"]).config, out, progress=False)
+
+    helper = trainer(tmp_path / "helper", "--recipe", "digits-standard")
+    helper.fit()
+    hat = trainer(tmp_path / "hat", "--recipe", "digits-hat", "--method.helper", str(tmp_path / "helper"))
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(hat.method._helper(x), helper.evaluated.eval()(x))
+    with pytest.raises(ValueError, match=r"method\.helper is missing"):
+        trainer(tmp_path / "none", "--method.name", "hat")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        trainer(tmp_path / "none", "--recipe", "digits-hat", "--method.helper", str(tmp_path / "nowhere"))
+
+
 @pytest.mark.parametrize("name", ["mail", "gairat", "score"])
 def test_an_update_moves_the_weights(name):
     net, (data, _) = model().train(), batch()
@@ -186,6 +227,7 @@ def test_temporal_ensembling_adds_to_named_losses_alone():
         ("gairat", {"function": "cosine"}, "gairat.function"),
         ("gairat", {"start": -1}, "gairat.start"),
         ("score", {"beta": -1}, "score.beta"),
+        ("hat", {"reach": -1}, "hat.reach"),
         ("score", {"smoothing": 1}, "score.smoothing must be below 1"),
     ],
 )
