@@ -38,7 +38,7 @@ LAYERS = [
     {"attacks", "models", "data"},
     {"methods", "runs"},
     {"evaluate", "report"},
-    {"train"},
+    {"train", "export"},
     {"measure"},
     {"study"},
     {"cli", "integrations"},

@@ -179,7 +179,7 @@ def _of_long_attacks(trial: Trial) -> Iterator[Finding]:
     ce = trial.apgd("ce", 0)
     towards = trial.apgd("dlr" if classes > 3 else "margin", min(9, classes - 1) if classes > 3 else 0)
     yield Finding(
-        "cross entropy weak", share(ce) - share(towards), max(0.05, trial.few),
+        "cross entropy weak", share(ce) - share(towards), 0.05 + trial.few,
         "accuracy under APGD on cross entropy, minus that towards classes,",
         "report apgd-t or aa, never cross entropy alone",
     )  # fmt: skip

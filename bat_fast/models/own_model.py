@@ -18,7 +18,7 @@ from bat_fast.models.base import Classifier, Spec
 from bat_fast.models.model_class import model_class
 
 NAMES = ("MODULE:CLASS", "FILE.py:CLASS")
-PATTERN = re.compile(r"(?!timm:)(.+\.py|[a-z_]\w*(?:\.[a-z_]\w*)*):([a-z_]\w*)")
+PATTERN = re.compile(r"(?!timm:|torchvision:)(.+\.py|[a-z_]\w*(?:\.[a-z_]\w*)*):([a-z_]\w*)")
 TAKES_OPTIONS = True
 
 # What a constructor may call it, and what it is told where it asks.

@@ -163,3 +163,18 @@ def test_any_callable(kind):
     assert evaluate(answer, [(x, y)])["clean_acc"] == pytest.approx(clean)
     verdicts = AutoAttack(answer, eps=0.1, mode="quick").judge(x, y)
     assert found["metrics"]["test/aa_quick_acc"] == sum(verdicts.robust) / 40
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_torchvision(tmp_path, capsys):
+    from torchvision.models import resnet18
+
+    net = resnet18(num_classes=10).eval()
+    path = tmp_path / "weights.pt"
+    torch.save(net.state_dict(), path)
+    foreign = Foreign(model="torchvision:resnet18", data="synthetic", mean=[0.5] * 3, std=[0.25] * 3)
+    model = open_subject(path, device="cpu", foreign=foreign).model
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model(x), net((x - 0.5) / 0.25))
+    assert main(["eval", str(path), "--model", "torchvision:resnet19", "--data", "synthetic"]) == 2
+    assert "did you mean resnet18?" in capsys.readouterr().err

@@ -5,16 +5,16 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
-from bat_fast._seal import KEY
 from bat_fast.batch import Batch
 from bat_fast.cli import main
 from bat_fast.evaluate.saved import evaluate_saved
 from bat_fast.measure.strength import Strength, strength
 from bat_fast.measure.workload import RandomWorkload
 from bat_fast.report.speed_table import print_speed
+from bat_fast.runs.sealed_tensors import sealed_tensors
 from bat_fast.train import Trainer
 
 FAST = ["--seconds", "0", "--attack.steps", "3", "--batch_size", "128"]
@@ -114,6 +114,17 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
 
 
 def test_a_run_that_has_not_finished_is_refused(run, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
+    assert main(["bench", "--run", str(tmp_path)]) == 2
+    assert f"has not finished: bat-fast train --resume --out {tmp_path}" in capsys.readouterr().err
+
+
+def test_data_that_are_not_there_are_named(run, tmp_path, capsys):
+    gone = {"name": "image_folder", "root": str(tmp_path / "gone")}
+    with safe_open(run / "model.safetensors", framework="pt") as file:
+        metadata = file.metadata() | {"data": json.dumps(gone)}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    (tmp_path / "model.safetensors").write_bytes(sealed_tensors(save(tensors, metadata)))
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
     assert main(["bench", "--run", str(tmp_path)]) == 2
     assert f"has not finished: bat-fast train --resume --out {tmp_path}" in capsys.readouterr().err

@@ -99,7 +99,9 @@ def test_validation_every_other_epoch(small, tmp_path):
 @pytest.mark.slow
 def test_standard_training_does_not_attack(small, tmp_path, monkeypatch):
     trainer = Trainer(small(method={"name": "standard"}), tmp_path / "run", progress=False)
-    monkeypatch.setattr(trainer.step, "attack", SimpleNamespace(step_size=0.1))  # cannot be called
+    monkeypatch.setattr(
+        trainer.step, "attack", SimpleNamespace(step_size=0.1, bn_updates="last")
+    )  # cannot be called
     results = trainer.fit()
     assert results["metrics"]["perf/attack_ms"] == 0
     best = max(trainer.folder.rows(), key=lambda row: row["val/clean_acc"])

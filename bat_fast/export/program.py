@@ -1,0 +1,40 @@
+"""``torch.export``: a program of torch's own operators, ``model.pt2``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bat_fast.evaluate.subject import Subject
+from bat_fast.export.plain import example, plain
+
+
+def write(subject: Subject, folder: Path) -> tuple[list[Path], Callable[[Tensor], Any]]:
+    """Write the program; the files, and the program as it is read back.
+
+    Raises:
+        ValueError: torch cannot export the model, or it holds operators of this package.
+    """
+    file = folder / "model.pt2"
+    torch.export.save(exported(plain(subject.model), example(subject.described)), file)
+    return [file], torch.export.load(file).module()
+
+
+def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """The program of ``model`` for any number of images [N, C, H, W] of that size."""
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        program = torch.export.export(model, (images,), dynamic_shapes={"x": {0: batch}})
+    except Exception as error:  # whatever a model does that cannot be traced
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"torch.export cannot read this model: {reason}") from error
+    ours = sorted({str(node.target) for node in program.graph.nodes if "bat_fast" in str(node.target)})
+    if ours:
+        raise ValueError(
+            f"the model calls {', '.join(ours)}, which needs bat_fast: use bat_fast.models' layers"
+        )
+    return program
