@@ -130,20 +130,6 @@ def test_data_that_are_not_there_are_named(run, tmp_path, capsys):
     assert f"has not finished: bat-fast train --resume --out {tmp_path}" in capsys.readouterr().err
 
 
-def test_data_that_are_not_there_are_named(run, tmp_path, capsys):
-    gone = {"name": "image_folder", "root": str(tmp_path / "gone")}
-    with safe_open(run / "model.safetensors", framework="pt") as file:
-        kept = {
-            name: said for name, said in file.metadata().items() if name != KEY
-        }  # the seal of these bytes
-        metadata = kept | {"data": json.dumps(gone)}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, tmp_path / "model.safetensors", metadata)
-    (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
-    assert main(["bench", "--run", str(tmp_path)]) == 2
-    assert str(tmp_path / "gone") in capsys.readouterr().err
-
-
 def test_a_step_takes_samples_of_any_id(small):
     workload = RandomWorkload(small(method={"name": "te", "start": 0}))
     batch = workload.batch(8)
