@@ -20,6 +20,7 @@ def test_names_lists_every_architecture():
         "preactresnet50",
         "wrn_DEPTH_WIDTH",
         "timm:NAME",
+        "torchvision:NAME",
         "MODULE:CLASS",
         "FILE.py:CLASS",
     }
