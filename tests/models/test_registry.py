@@ -23,6 +23,7 @@ def test_names_lists_every_architecture():
         "postactresnet34",
         "wrn_DEPTH_WIDTH",
         "timm:NAME",
+        "torchvision:NAME",
         "MODULE:CLASS",
         "FILE.py:CLASS",
     }
