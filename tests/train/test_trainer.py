@@ -28,7 +28,7 @@ def finished(small, tmp_path_factory):
 def test_results(finished):
     config, out, results = finished
     assert results == json.loads((out / "results.json").read_text())
-    assert {"metrics", "config", "versions", "git", "seed", "epoch", "n_examples"} == set(results)
+    assert {"metrics", "config", "versions", "git", "seed", "epoch", "chosen", "n_examples"} == set(results)
     assert results["config"] == plain(config)
     assert results["seed"] == 0
     assert results["n_examples"] == {"train": 1258, "val": 180, "test": 359}
