@@ -10,10 +10,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no
 
 .PHONY: demo test quick lint format bench test-faults test-torch-range clean
 
-demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result, write a report about it
+demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result by PGD-20 and AutoAttack, write a report about it
 	rm -rf runs/demo
 	$(BIN)/bat-fast train --recipe digits-bat --out runs/demo
-	$(BIN)/bat-fast eval runs/demo
+	$(BIN)/bat-fast eval runs/demo --attack pgd20 aa
 	$(BIN)/bat-fast report runs/demo
 
 test: lint  ## every test, after the checks of style and types

@@ -159,6 +159,7 @@ def test_the_page_on_run_folders_names_every_metric(name):
     options = {"start": 0} if name == "te" else {}
     method = methods.create(name, **options)
     method.prepare(6, 3, "cpu")
+    method.consult(model)
     with torch.no_grad():
         method.attack_loss(model, batch, 1)
     for key in method(model, batch, batch.x, 1).metrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bat_fast._install import install
 from bat_fast.models.base import Spec
 from bat_fast.models.own_model import OwnModel
 from bat_fast.spelling import hint
@@ -22,7 +23,7 @@ def build(match: re.Match[str], spec: Spec) -> OwnModel:
     try:
         from torchvision import models
     except ImportError:
-        raise ImportError('torchvision models need torchvision: pip install "bat_fast[train]"') from None
+        raise ImportError(f"torchvision models need torchvision: {install('torchvision')}") from None
     name, known = match[1].lower(), models.list_models(module=models)
     if name not in known:
         raise ValueError(f"torchvision has no classifier {name!r}{hint(name, known)}")

@@ -18,8 +18,10 @@ def sealed_tensors(content: bytes) -> bytes:
     """What safetensors has written, its header sorted, which is in random order, and with a checksum."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
+    said = {name: value for name, value in header.pop("__metadata__", {}).items() if name != KEY}
+    header |= {"__metadata__": said} if said else {}
     mark = digest(_bytes(header), memoryview(content)[end:])
-    header["__metadata__"] = header.get("__metadata__", {}) | {KEY: mark}
+    header["__metadata__"] = said | {KEY: mark}
     start = _bytes(header)
     start += b" " * (-len(start) % 8)
     return len(start).to_bytes(8, "little") + start + content[end:]

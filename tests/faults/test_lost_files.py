@@ -106,8 +106,9 @@ def test_lost_metrics_are_written_again(small, whole, run, capsys):
     assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
-def test_other_data_are_refused(small, run):
-    splits = load("digits", seed=0)
+def test_other_data_are_refused(small, tmp_path):
+    splits, run = load("digits", seed=0), tmp_path / "given"
+    Trainer(small(epochs=1, checkpoint_every=3), run, progress=False, splits=splits).fit()
     renamed = splits.train.class_names[::-1]
     swapped = splits.train.part(torch.arange(len(splits.train)).flip(0))
     fewer = splits.train.part(torch.arange(len(splits.train) - 1))

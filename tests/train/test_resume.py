@@ -44,6 +44,7 @@ def save_then_die(path, state):
     save(path, state)
 
 if place == "inside an epoch":
+    attack_then_die.bn_updates = attack.bn_updates
     run.step.attack = attack_then_die
 trainer.save_checkpoint = save_then_die
 run.fit()
