@@ -40,7 +40,8 @@ def predict(
     """
     device = pick_device(device)
     model, saved = load_run(path, device)
-    settings, names = saved["data"], saved["classes"]
+    settings, names = saved["data"], list(saved["classes"])
+    names += [f"output {number}" for number in range(len(names), saved["num_classes"])]
     if not 1 <= top <= len(names):
         raise ValueError(f"top must be in [1, {len(names)}], the classes there are, got {top}")
     size, channels = saved["image_size"], saved["in_channels"]

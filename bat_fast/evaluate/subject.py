@@ -93,6 +93,8 @@ def open_subject(
     said, device = foreign or Foreign(), pick_device(device)
     published = str(path).lower().startswith(_PUBLISHED)
     if not published and (Path(path).is_dir() or not Path(path).exists() or _of_a_run(Path(path))):
+        if said.any and not Path(path).exists():
+            raise FileNotFoundError(f"{path} does not exist: expected a file of weights")
         if said.any:
             raise ValueError(f"{path}: a run says itself what its model and its data are; leave them out")
         model, described = load_run(path, device)

@@ -42,6 +42,10 @@ def export_run(
     subject = open_subject(path, device="cpu", root=root)
     beside = Path(path) if Path(path).is_dir() else Path(path).parent
     folder = beside / f"export-{to}" if out is None else Path(out)
+    if folder.resolve() == beside.resolve():
+        raise ValueError(
+            f"out: {folder} holds the model itself, which would be written over: give another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     images = witnesses(subject)
     files, again = writer.write(subject, folder, **options)

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from bat_fast import models
-from bat_fast._atomic import atomic_text
-from bat_fast.evaluate.subject import Subject
+from bat_fast._atomic import atomic_text, atomic_write
+from bat_fast.evaluate.subject import Subject, split_source
 
 _THREATS = {"linf": "Linf", "l2": "L2"}
 _CUT = ("module.", "model.")  # RobustBench cuts as many letters off every key that has one of these anywhere
@@ -55,9 +55,11 @@ def write(
         raise ValueError(
             f"to robustbench: it would cut letters off {changed!r}: rename that part of the model"
         )
-    claim = _claim(said, short, dataset, results)
+    images = 0 if results is None else len(split_source(said, "test", subject.root))
+    claim = _claim(said, short, dataset, results, images)
     weights = folder / f"{full}.safetensors"
-    save_file(tensors, weights)
+    content = save(tensors)
+    atomic_write(weights, lambda file: file.write(content))
     built = {key: said[key] for key in _BUILT if key in said} | {"name": full}
     files = {
         "architecture.json": json.dumps(built, indent=2) + "\n",
@@ -107,7 +109,7 @@ def loaded(folder: Path, weights: Path) -> nn.Module:
 
 
 def _claim(
-    said: dict[str, Any], short: str, dataset: str, results: str | Path | None
+    said: dict[str, Any], short: str, dataset: str, results: str | Path | None, images: int
 ) -> dict[str, str | bool | None]:
     """The fields of a file of RobustBench's ``model_info``; None where nothing is known."""
     clean = robust = None
@@ -120,6 +122,10 @@ def _claim(
             )
         if (attack.get("norm"), attack.get("eps")) != (said["norm"], float(said["eps"])):
             raise ValueError(f"results: {results} is of another ball than {said['norm']} {said['eps']}")
+        if found.get("n_examples") != images:
+            raise ValueError(
+                f"results: {results} is of {found.get('n_examples')} images, not of all {images}"
+            )
         clean, robust = (f"{100 * metrics[f'test/{part}_acc']:.2f}" for part in ("clean", "aa"))
     return {
         "link": None, "name": short, "authors": None, "additional_data": False, "number_forward_passes": "1",

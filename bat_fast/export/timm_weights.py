@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from bat_fast._atomic import atomic_text
+from bat_fast._atomic import atomic_text, atomic_write
 from bat_fast.evaluate.subject import Subject
 
 _LOADER = '''"""The model in timm: from load import load; load()(pixels in [0, 1])."""
@@ -65,7 +65,8 @@ def write(subject: Subject, folder: Path) -> tuple[list[Path], Callable[[Tensor]
         for key, value in model.state_dict().items()
         if key.startswith("net.")
     }
-    save_file(tensors, weights)
+    content = save(tensors)
+    atomic_write(weights, lambda file: file.write(content))
     mean, std = (getattr(model.normalize, part).flatten().tolist() for part in ("mean", "std"))  # type: ignore[union-attr]
     words = {"name": name, "options": options, "mean": mean, "std": std}
     atomic_text(loader, _LOADER % words)

@@ -47,7 +47,7 @@ def letters(number: int) -> str:
 
 
 def group_runs(paths: Iterable[Path]) -> list[Group]:
-    """Read finished runs, and put those together that differ by the seed alone.
+    """Read finished runs, and put those together that differ by the seed alone, each seed once.
 
     Raises:
         FileNotFoundError, ValueError: one is no finished run; or it is named twice, also by another path.
@@ -61,7 +61,8 @@ def group_runs(paths: Iterable[Path]) -> list[Group]:
         results = read_results(path)
         settings = {k: v for k, v in settings_of(results["config"]).items() if k not in _NO_PART}
         for group in groups:
-            if not differing([group.settings, settings]):
+            known = {one["seed"] for one in group.results}  # the same seed again says nothing of chance
+            if results["seed"] not in known and not differing([group.settings, settings]):
                 group.paths.append(path)
                 group.results.append(results)
                 break

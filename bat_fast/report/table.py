@@ -11,10 +11,11 @@ from bat_fast.runs.metrics import attacks_on, metric, title
 
 def print_results(results: dict[str, Any], folder: Path, picture: Path) -> None:
     """What a finished run achieved, and where to find it."""
+    chosen = results.get("chosen", "best on val")
     _print_metrics(
         {name: value for name, value in results["metrics"].items() if name.startswith(("val/", "test/"))},
         f"{method_text(results['config']['method'])}, best epoch {results['epoch']} "
-        f"of {results['config']['epochs']} (chosen on val)",
+        f"of {results['config']['epochs']} ({chosen})",
     )
     print(f"run folder  {folder}\npicture     {picture}")
 

@@ -76,11 +76,15 @@ def _checkpoint(file: Path) -> Any:
 
 
 def _weights_of(found: Any) -> dict[str, Tensor]:
+    average = found.get("average") if isinstance(found, Mapping) and "rng" in found else None
+    if average and int(average.get("n_averaged", 0)):  # of a run: what it validates and saves
+        found = average
     while isinstance(found, Mapping):
-        tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-        found = next((found[key] for key in _INSIDE if key in found), None)
+        inside = next((found[key] for key in _INSIDE if isinstance(found.get(key), Mapping)), None)
+        if inside is None:
+            tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+            return {name: value for name, value in tensors.items() if name != "n_averaged"}
+        found = inside
     return {}
 
 

@@ -30,9 +30,13 @@ def check(config: TrainConfig) -> None:
     check_name(config.device)
 
 
-def given_data(config: TrainConfig) -> TrainConfig:
-    """``config`` without the name of a data set: the record must not name data that a run has not seen."""
-    return replace(config, data=replace(config.data, name=data.GIVEN, root=None, options={}))
+def recorded(config: TrainConfig, splits: data.Splits | None, model: nn.Module | None) -> TrainConfig:
+    """``config`` without the names of data and of a model that it does not see, as a program gave them."""
+    if splits is not None:
+        config = replace(config, data=replace(config.data, name=data.GIVEN, root=None, options={}))
+    if model is not None:
+        config = replace(config, model=replace(config.model, name=f"{GIVEN}{type(model).__qualname__}"))
+    return config
 
 
 def architecture(config: TrainConfig, shape: data.Shape, given: nn.Module | None = None) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from bat_fast.train.schedule import learning_rate
 _LOOKED_AT = 1000  # steps: rates are smooth, and change at epochs
 
 
-def check_longer(config: TrainConfig, before: int, done: int, steps: int, folder: Path) -> None:
+def check_longer(
+    config: TrainConfig, before: int, done: int, steps: int, folder: Path, *, stopped: bool = False
+) -> None:
     """Raise ValueError unless the epochs that are done belong to a run of ``config.epochs`` too.
 
     Args:
@@ -22,7 +24,13 @@ def check_longer(config: TrainConfig, before: int, done: int, steps: int, folder
         done: epochs that it has trained, the one that was interrupted included.
         steps: in an epoch.
         folder: of the run, for the message.
+        stopped: whether it ended before its last epoch.
     """
+    if stopped:
+        raise ValueError(
+            f"cannot resume {folder} with {config.epochs} epochs: it has ended by itself after {done} "
+            f"(eval.patience, or a collapse); begin another run with these weights: --model.init {folder}"
+        )
     if config.epochs < done:
         raise ValueError(f"cannot resume {folder}: epochs must be at least {done}, which are trained already")
     old, new = (in_fractions(replace(config, epochs=epochs)) for epochs in (before, config.epochs))

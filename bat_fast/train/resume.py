@@ -20,7 +20,7 @@ def newest(folder: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:
     """The state to go on from, None for a run that has saved none, and a line for each file passed over.
 
     Where ``last.pt`` is missing or damaged that is the newest of ``best.pt`` and of those kept before it.
-    Nothing is written.
+    Nothing is written; `put_right` does that once the run has been accepted.
 
     Raises:
         ValueError: no checkpoint is whole, or the one of the best epoch is not what it was.
@@ -53,6 +53,16 @@ def newest(folder: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:
     if lines:
         lines[-1] += f": going on from {chosen}, after epoch {state['epoch']}"
     return state, lines
+
+
+def put_right(folder: RunFolder) -> None:
+    """Remove a ``last.pt`` that is damaged: it would take the place of the one before, which is whole."""
+    try:
+        _read(folder.last)
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        folder.last.unlink()
 
 
 def load_best(folder: RunFolder, best: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def check_state(
             raise ValueError(f"cannot resume {folder}: the data have changed; {what}; give it the same files")
     before, done = state["config"]["epochs"], state["epoch"] + ("running" in state)
     if before != config.epochs:
-        check_longer(config, before, done, steps, folder)
+        check_longer(config, before, done, steps, folder, stopped=state["stopped"])
 
 
 def _short(value: Any) -> str:

@@ -28,7 +28,7 @@ from bat_fast.train.interruption import Interruption
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
 from bat_fast.train.optimizer import set_rate
-from bat_fast.train.resume import check_state, identity, load_best, newest, rows_of
+from bat_fast.train.resume import check_state, identity, load_best, newest, put_right, rows_of
 from bat_fast.train.rng import restore_rng_state, rng_state
 from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
 from bat_fast.train.validation import accuracies, chosen, eval_attack
@@ -73,7 +73,7 @@ class Trainer:
         observers: Iterable[Observer] = (),
     ) -> None:
         build.check(config)
-        self.config = config = settled(config if splits is None else build.given_data(config))
+        self.config = config = settled(build.recorded(config, splits, model))
         self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
         self.device, self.observers, self.progress = pick_device(config.device), tuple(observers), progress
@@ -101,6 +101,7 @@ class Trainer:
         self.folder.open(config, resume=resume)
         if state is not None:
             lines += self._restore(state)
+            put_right(self.folder)
         for line in filter(None, [*lines, too_few(self.splits.val, config.data.name)]):
             print(f"WARNING: {line}", flush=True)
         self.folder.write_config(config)

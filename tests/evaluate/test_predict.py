@@ -92,3 +92,11 @@ def test_where_all_images_had_one_size_others_are_resized_and_it_is_said(tmp_pat
     capsys.readouterr()
     assert main(["predict", str(out), str(tmp_path / "20.png"), "--device", "cpu"]) == 0
     assert "(resized to that of the training images)" in capsys.readouterr().out
+
+
+def test_a_logit_without_a_class_has_a_number(tmp_path):
+    out = tmp_path / "run"
+    assert main(["train", "--data", "digits", *_WORDS, "--model.num_classes", "12", "--out", str(out)]) == 0
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    (found,) = predict(out, [tmp_path / "a.png"], top=12, device="cpu")
+    assert {"output 10", "output 11", "0"} <= {entry["name"] for entry in found["classes"]}

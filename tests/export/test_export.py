@@ -57,9 +57,8 @@ def test_a_program_of_torch(run, capsys):
 def test_what_robustbench_loads(run, tmp_path, capsys):
     results = tmp_path / "aa.json"
     attack = {"norm": "linf", "eps": 0.1}
-    results.write_text(
-        json.dumps({"metrics": {"test/clean_acc": 0.9, "test/aa_acc": 0.512}, "attack": attack})
-    )
+    found = {"metrics": {"test/clean_acc": 0.9, "test/aa_acc": 0.512}, "attack": attack, "n_examples": 359}
+    results.write_text(json.dumps(found))
     words = ["export", str(run), "--to", "robustbench", "--name", "Some2026Title", "--out", str(tmp_path)]
     assert main([*words, "--results", str(results)]) == 0
     capsys.readouterr()
@@ -71,6 +70,11 @@ def test_what_robustbench_loads(run, tmp_path, capsys):
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     claim = json.loads((tmp_path / "Some2026Title.json").read_text())
     assert (claim["clean_acc"], claim["autoattack_acc"], claim["eps"]) == ("90.00", "51.20", "1/10")
+    results.write_text(json.dumps(found | {"n_examples": 100}))
+    assert main([*words, "--results", str(results)]) == 2
+    assert "is of 100 images, not of all 359" in capsys.readouterr().err
+    assert main(["export", str(run), "--to", "torch", "--out", str(run)]) == 2
+    assert "holds the model itself" in capsys.readouterr().err
     results.write_text(json.dumps({"metrics": {"test/clean_acc": 0.9}}))
     assert main([*words, "--results", str(results)]) == 2
     assert "has no test/aa_acc" in capsys.readouterr().err

@@ -115,3 +115,12 @@ def test_other_data_are_refused(small, tmp_path):
     object.__setattr__(other := splits.train.part(torch.arange(len(splits.train))), "class_names", renamed)
     for train_part, what in ((other, "names of the classes"), (fewer, "sizes"), (swapped, "labels")):
         refused(small, run, f"the data have changed; its {what}", splits=splits._replace(train=train_part))
+
+
+def test_a_damaged_one_does_not_take_the_place_of_the_one_before(small, run):
+    cut(run / "checkpoints" / "last.pt")
+    before = (run / "checkpoints" / "last-2.pt").read_bytes()
+    trainer = Trainer(small(checkpoint_every=3), run, resume=True, progress=False)
+    trainer.folder.make_room(2)  # what the next checkpoint begins with
+    trainer.folder.lock.end()
+    assert (run / "checkpoints" / "last-2.pt").read_bytes() == before

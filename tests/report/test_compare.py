@@ -51,8 +51,15 @@ def test_seeds_are_one_group_and_a_fraction_is_its_number(runs):
 
 
 def test_where_a_run_was_computed_is_no_difference(tmp_path):
-    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", data={"root": "/elsewhere"})]
+    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", seed=1, data={"root": "/elsewhere"})]
     assert len(group_runs(paths)) == 1
+
+
+def test_the_same_seed_again_is_no_second_seed(tmp_path):
+    groups = group_runs(
+        [write_run(tmp_path / "a"), write_run(tmp_path / "b"), write_run(tmp_path / "c", seed=1)]
+    )
+    assert [[path.name for path in group.paths] for group in groups] == [["a", "c"], ["b"]]
 
 
 def test_json_has_fractions_and_the_table_percent(runs, capsys):

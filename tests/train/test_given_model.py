@@ -48,7 +48,7 @@ def test_its_own_weights_are_trained_and_it_works_as_before(tmp_path):
     assert not torch.equal(net.conv.weight, before["conv.weight"])
     x = torch.rand(5, 1, 8, 8)
     model, saved = load_run(tmp_path / "run", model=Net())
-    assert saved["arch"] == "given:Net"
+    assert saved["arch"] == results["config"]["model"]["name"] == "given:Net"
     torch.testing.assert_close(model(x), net.eval()(x))
     with pytest.raises(ValueError, match=r"given in Python, Net: .*load_run\(path, model=\.\.\.\)"):
         load_run(tmp_path / "run")
@@ -100,6 +100,22 @@ def test_weights_of_others_are_found_under_their_names(prefix, container, tmp_pa
     assert put_weights(model, read_weights(tmp_path / "w.pt"), "w.pt") == []
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(model.eval()(x), there.eval()(x))
+
+
+def test_a_number_beside_the_weights_and_an_average_are_no_weights(tmp_path):
+    there = Net()
+    average = torch.optim.swa_utils.AveragedModel(there)
+    average.update_parameters(there)
+    torch.save({"state_dict": there.state_dict(), "best_acc1": torch.tensor(71.0)}, tmp_path / "a.pt")
+    torch.save(average.state_dict(), tmp_path / "b.pt")
+    other = {name: value + 1 for name, value in there.state_dict().items()}
+    ours = {"model": other, "average": average.state_dict(), "rng": {}, "epoch": 3}
+    torch.save(ours, tmp_path / "c.pt")  # a run validates and saves its average
+    for name in "abc":
+        model = models.wrap(Net(), models.Spec(num_classes=10, in_channels=1, image_size=8))
+        put_weights(model, read_weights(tmp_path / f"{name}.pt"), name)
+        x = torch.rand(3, 1, 8, 8)
+        torch.testing.assert_close(model.eval()(x), there.eval()(x), msg=name)
 
 
 def test_a_new_number_of_classes_has_a_new_head_and_nothing_else(tmp_path):

@@ -87,6 +87,8 @@ def test_patience_ends_a_run_and_a_resumed_one_ends_there_too(small, tmp_path, c
     assert ended < 30
     assert len(trainer.folder.rows()) == ended
     assert "no better validation for 2 epochs (eval.patience); stopped" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"it has ended by itself after \d+ \(eval\.patience"):
+        Trainer(replace(config, epochs=40), tmp_path / "run", resume=True)
     again = Trainer(config, tmp_path / "run", resume=True, progress=False)
     again.fit()
     assert len(again.folder.rows()) == ended
