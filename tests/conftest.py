@@ -4,6 +4,8 @@ import dataclasses
 import os
 import random
 import shutil
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,11 +106,16 @@ def small():
 
 
 @pytest.fixture(scope="session")
-def without_nvcc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment whose PATH holds the compilers, and no nvcc."""
-    folder = tmp_path_factory.mktemp("compilers")
+def without_nvcc() -> dict[str, str]:
+    """An environment whose PATH holds the compilers, and no nvcc.
+
+    The folder stays: CMake remembers its compiler in the scratch folders that are kept for the next run.
+    """
+    folder = Path(__file__).parents[1] / "build" / "compilers"
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("g++", "gcc", "c++", "cc", "as", "ld", "ar", "ranlib", "git", "sh", "nm"):
         if found := shutil.which(name):
-            (folder / name).symlink_to(found)
+            with suppress(FileExistsError):  # of the run before, or of the other worker
+                (folder / name).symlink_to(found)
     hidden = ("CUDACXX", "CUDA_PATH", "CUDA_HOME")
     return {k: v for k, v in os.environ.items() if k not in hidden} | {"PATH": str(folder)}
