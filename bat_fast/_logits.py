@@ -1,11 +1,12 @@
-"""Where the logits are in what a model returns."""
+"""The logits of a model in eval mode: where they are in what it returns, and whether they are right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 
 def kind_of(result: Any) -> str:
@@ -64,3 +65,21 @@ def logits_of(result: Any, count: int | None = None) -> Tensor:
             "give it two, as torch.cat([-z / 2, z / 2], 1)"
         )
     return logits
+
+
+def missed(logits: Tensor, y: Tensor) -> Tensor:
+    """[N] bool: ``logits`` [N, K] have their maximum at another class than ``y`` [N], or are no numbers."""
+    top, label = logits.max(1)  # a NaN is the maximum wherever it stands
+    return (label != y) | top.isnan()
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """``model`` in eval mode; the modes of its parts are as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

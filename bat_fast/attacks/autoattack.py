@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast._checks import check_labels, choice
+from bat_fast._logits import missed
 from bat_fast.attacks.apgd import APGD
 from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.fab import FAB
 from bat_fast.attacks.pixels import check_batch
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.search import Search, exact_logits, missed
+from bat_fast.attacks.search import Search, exact_logits
 from bat_fast.attacks.square import Square
 from bat_fast.attacks.untouched import untouched
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast._logits import logits_of
+from bat_fast._logits import logits_of, missed
 from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Goal
@@ -152,4 +152,4 @@ class PGD(Attack):
         goal = Goal(
             objective.loss, objective.soft_weight, target, problem.y, targeted, reference, objective.soft
         )
-        return goal.rows(logits)[1].masked_fill(logits.argmax(1) != problem.y, torch.inf)
+        return goal.rows(logits)[1].masked_fill(missed(logits, problem.y), torch.inf)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast._logits import logits_of
+from bat_fast._logits import logits_of, missed
 from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.draws import Draws, Keyed, Replayed
 from bat_fast.attacks.problem import Problem
@@ -144,12 +144,6 @@ class Search(Attack):
             return rows
         missing = min(-len(rows) % _TOGETHER, most - len(rows))
         return torch.cat([rows, rows[:1].expand(missing)])
-
-
-def missed(logits: Tensor, y: Tensor) -> Tensor:
-    """[N] bool: ``logits`` [N, K] have their maximum at another class than ``y`` [N], or are no numbers."""
-    top, label = logits.max(1)  # a NaN is the maximum wherever it stands
-    return (label != y) | top.isnan()
 
 
 def exact_logits(model: nn.Module, x: Tensor) -> Tensor:

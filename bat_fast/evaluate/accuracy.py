@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bat_fast._logits import logits_of
+from bat_fast._logits import eval_mode, logits_of, missed
 from bat_fast.attacks import Attack, report_labels
 from bat_fast.attacks.modules import as_module
 from bat_fast.batch import Batch
@@ -42,7 +41,7 @@ def evaluate(
     clean: list[Tensor] = []
     robust: list[Tensor] = []
     samples = 0
-    with _eval_mode(model), torch.no_grad():
+    with eval_mode(model), torch.no_grad():
         for batch in batches_of(model, loader):
             samples += len(batch.y)
             clean.append(_correct(model, batch.x, batch.y))
@@ -68,8 +67,7 @@ def evaluate(
 def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """How many of ``x`` [N, C, H, W] are classified as ``y`` [N], and how many get NaN instead."""
     logits = logits_of(model(x), len(x))
-    nan = logits.isnan().any(1)
-    return torch.stack([((logits.argmax(1) == y) & ~nan).sum(), nan.sum()])
+    return torch.stack([(~missed(logits, y)).sum(), logits.isnan().any(1).sum()])
 
 
 def batches_of(model: nn.Module, loader: Iterable[Any]) -> Iterator[Batch]:
@@ -85,14 +83,3 @@ def batches_of(model: nn.Module, loader: Iterable[Any]) -> Iterator[Batch]:
         x, y = batch[0].to(device), batch[1].to(device)
         yield Batch(x, y, torch.arange(count, count + len(y), device=device))
         count += len(y)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import ops
-from bat_fast._logits import logits_of
+from bat_fast._logits import logits_of, missed
 from bat_fast.attacks import APGD, PGD
-from bat_fast.attacks.search import exact_logits, missed
+from bat_fast.attacks.search import exact_logits
 
 FEW = 3  # images: what two runs of one attack may differ by
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bat_fast._logits import missed
 from bat_fast.batch import Batch
 
 
@@ -42,6 +43,6 @@ def strength(
         with torch.no_grad():
             logits = model(images.contiguous())
             loss += float(F.cross_entropy(logits, batch.y, reduction="sum"))
-            right += int((logits.argmax(1) == batch.y).sum())
+            right += int((~missed(logits, batch.y)).sum())
     count = sum(len(batch.y) for batch in batches)
     return Strength(loss / count, right / count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bat_fast.models.normalize import Normalize
 
@@ -53,7 +54,8 @@ class Classifier(nn.Module):
     """A classifier of images in [0, 1] that normalises them itself and can show its features.
 
     A subclass sets ``head``, which maps features [N, D] to logits [N, K], and defines `embed`. One that is
-    made of blocks also defines ``set_grad_checkpointing(enable)``, named as in timm.
+    made of blocks is a `BlockClassifier`, or defines ``set_grad_checkpointing(enable)`` itself, named as in
+    timm.
 
     Args:
         spec: classes, channels and normalisation.
@@ -103,3 +105,20 @@ class Classifier(nn.Module):
         features = self.features(x)
         logits = self.classify(features)
         return (logits, features) if return_features else logits
+
+
+class BlockClassifier(Classifier):
+    """A classifier whose body is ``blocks``, one after the other, which a subclass sets."""
+
+    blocks: nn.Sequential
+    _checkpointing = False
+
+    def through_blocks(self, maps: Tensor) -> Tensor:
+        """What the blocks make of ``maps`` [N, C, H, W]."""
+        for block in self.blocks:
+            maps = checkpoint(block, maps, use_reentrant=False) if self._checkpointing else block(maps)
+        return maps
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of the blocks alone for the backward pass, which runs the blocks again."""
+        self._checkpointing = enable

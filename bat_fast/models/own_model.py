@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from bat_fast._logits import kind_of, taken
+from bat_fast._logits import eval_mode, kind_of, taken
 from bat_fast.models.activation import replace_relu
 from bat_fast.models.base import Classifier, Spec
 from bat_fast.models.model_class import model_class
@@ -52,7 +50,7 @@ class OwnModel(Classifier):
                 f"activation: {name} has no nn.ReLU that {spec.activation} could replace; set it to relu"
             )
         x = _images_for(net, spec)
-        with _judged(net):
+        with eval_mode(net), torch.no_grad():
             result = _answer(name, net, x)
             kind = kind_of(result)
             logits = taken(result, kind)
@@ -123,19 +121,6 @@ def _images_for(net: nn.Module, spec: Spec) -> Tensor:
     x = torch.rand(2, spec.in_channels, size, size, generator=torch.Generator().manual_seed(0))
     weights = next((weight for weight in net.parameters() if weight.is_floating_point()), x)
     return x.to(weights)
-
-
-@contextmanager
-def _judged(net: nn.Module) -> Iterator[None]:
-    """In eval mode, without gradients; modes are restored."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _answer(name: str, net: nn.Module, x: Tensor) -> Any:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bat_fast.models.activation import activation
-from bat_fast.models.base import Classifier, Spec
+from bat_fast.models.base import BlockClassifier, Spec
 
 NAMES = ("postactresnet18", "postactresnet34")
 PATTERN = re.compile(r"post[-_]?act[-_]?resnet[-_]?(18|34)")
@@ -41,7 +40,7 @@ class Block(nn.Module):
         return active
 
 
-class PostActResNet(Classifier):
+class PostActResNet(BlockClassifier):
     """ResNet-18 or -34 with a 3x3 stem that keeps the resolution: the "ResNet-18" of MART and of TE.
 
     It has 11.17 M parameters for depth 18 and 10 classes.
@@ -68,18 +67,10 @@ class PostActResNet(Classifier):
                 channels = planes
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(channels, spec.num_classes)
-        self._checkpointing = False
 
     def embed(self, x: Tensor) -> Tensor:
         """The features [N, 512] of normalised images ``x`` [N, C, H, W]."""
-        maps: Tensor = self.stem(x)
-        for block in self.blocks:
-            maps = checkpoint(block, maps, use_reentrant=False) if self._checkpointing else block(maps)
-        return maps.mean((2, 3))
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep the inputs of the blocks alone for the backward pass, which runs the blocks again."""
-        self._checkpointing = enable
+        return self.through_blocks(self.stem(x)).mean((2, 3))
 
 
 def build(match: re.Match[str], spec: Spec) -> PostActResNet:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bat_fast.models.activation import activation
-from bat_fast.models.base import Classifier, Spec
+from bat_fast.models.base import BlockClassifier, Spec
 
 NAMES = ("preactresnet18", "preactresnet34", "preactresnet50", "preactresnet18_raw")
 PATTERN = re.compile(r"pre[-_]?act[-_]?resnet[-_]?(18|34|50)([-_]raw)?")
@@ -68,7 +67,7 @@ class Bottleneck(BasicBlock):
         )
 
 
-class PreActNet(Classifier):
+class PreActNet(BlockClassifier):
     """A 3x3 stem, stages of blocks, batch norm and activation, the average over the image, a linear layer.
 
     The stem keeps the resolution and every stage but the first halves it, so 32x32 and 64x64 images
@@ -97,19 +96,11 @@ class PreActNet(Classifier):
         self.blocks = nn.Sequential(*blocks)
         self.leave = nn.Sequential(nn.BatchNorm2d(channels), make())
         self.head = nn.Linear(channels, spec.num_classes)
-        self._checkpointing = False
 
     def embed(self, x: Tensor) -> Tensor:
         """The features [N, D] of normalised images ``x`` [N, C, H, W]."""
-        maps: Tensor = self.stem(x)
-        for block in self.blocks:
-            maps = checkpoint(block, maps, use_reentrant=False) if self._checkpointing else block(maps)
-        maps = self.leave(maps)
+        maps: Tensor = self.leave(self.through_blocks(self.stem(x)))
         return maps.mean((2, 3))
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep the inputs of the blocks alone for the backward pass, which runs the blocks again."""
-        self._checkpointing = enable
 
 
 _LAYOUTS: dict[int, tuple[type[BasicBlock], tuple[int, ...]]] = {

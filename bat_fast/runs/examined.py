@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from bat_fast._logits import missed
+
 
 class Example(NamedTuple):
     """An image and what the attack makes of it."""
@@ -60,4 +62,4 @@ def right(logits: Tensor, labels: Tensor) -> Tensor:
         logits: [N, K].
         labels: [N] int64.
     """
-    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
+    return ~missed(logits, labels)

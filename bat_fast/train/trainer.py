@@ -100,11 +100,14 @@ class Trainer:
         self._place: dict[str, Any] | None = None  # where an interrupted epoch was
         self.folder.open(config, resume=resume)
         if state is not None:
-            lines += self._restore(state)
-            put_right(self.folder)
+            restored = self._restore(state)
+            if lines:
+                put_right(self.folder)
+            lines += restored
         for line in filter(None, [*lines, too_few(self.splits.val, config.data.name)]):
             print(f"WARNING: {line}", flush=True)
-        self.folder.write_config(config)
+        if resume:  # another number of epochs, say; a new folder has it
+            self.folder.write_config(config)
         self.folder.write_classes(train.class_names)
         self.folder.write_labels(train.index, train.true_labels, train.labels)
         self.folder.write_rows(self.rows)
