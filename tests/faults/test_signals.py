@@ -89,7 +89,7 @@ source = Source(images, numbers % 2, numbers, 2, "few", ("a", "b"), (0.5,), (0.5
 loader = create_loader(source, 4, kind="torch", shuffle=True, seed=0, workers=1)
 stream = iter(loader)
 next(stream)
-# torch's own handler may raise before the stream is asked again, as chance has it; its look at the workers not.
+# torch's own handler may raise before the stream is asked again; its look at the workers cannot.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
 try:

@@ -57,7 +57,9 @@ class TorchLoader(Loader):
                 yield self._batch(part, images, failed)
         except BaseException as error:  # an epoch that is left early: its workers would wait for a listener
             self._loader = self._hire()
-            if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            # A worker that is killed while it hands over a tensor is seen by the broken connection alone.
+            broken = isinstance(error, (EOFError, ConnectionError))
+            if broken or (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
                 raise RuntimeError(_ended(str(error))) from error
             raise
 
