@@ -14,7 +14,6 @@ from bat_fast import _native, ops
 
 
 def main() -> None:
-    assert _native.load_problem() == ""
     assert _native.build_info()["version"] == bat_fast.__version__
     assert [name for name in _native.operators() if not ops.is_native(name, "cpu")] == []
 
