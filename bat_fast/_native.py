@@ -21,6 +21,7 @@ from bat_fast._install import rebuild
 _FOLDER = Path(__file__).parent / "lib"
 _LIBRARY = torch.library.Library("bat_fast", "FRAGMENT")
 _OPERATORS: dict[str, Callable[..., Any]] = {}  # name -> reference
+_PROBLEM: list[str] = []  # of the one attempt to load the library
 
 
 def _load() -> dict[str, Any]:
@@ -35,8 +36,8 @@ def _load() -> dict[str, Any]:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        warnings.warn(f"bat_fast: the native library does not load ({reason}): {hint}", stacklevel=2)
+        _PROBLEM.append(str(error.__cause__ or error).splitlines()[0])
+        warnings.warn(f"bat_fast: the native library does not load ({_PROBLEM[0]}): {hint}", stacklevel=2)
         return {}
     info: dict[str, Any] = json.loads((_FOLDER / "build.json").read_text())
     if (slow := slow_on_gpu(info)) is not None:
@@ -69,6 +70,11 @@ def build_info() -> dict[str, Any]:
     Empty where no library is loaded.
     """
     return dict(_BUILD)
+
+
+def load_problem() -> str:
+    """Why the native library that is there does not load, in one line; empty where it does."""
+    return _PROBLEM[0] if _PROBLEM else ""
 
 
 def operators() -> list[str]:

@@ -1,16 +1,19 @@
 """The build: without nvcc, with wrong tools, and beside what is installed."""
 
+import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import torch
+import setuptools
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-TORCH = Path(torch.__file__).parent
+TORCH = ROOT / "third_party" / "torch"
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
 NINJA = shutil.which("ninja", path=str(Path(sys.executable).parent)) or shutil.which("ninja")
 
@@ -28,36 +31,48 @@ def test_cuda_on_request_needs_nvcc(without_nvcc, tmp_path):
     assert "there is no nvcc: install the CUDA toolkit (>= 12), or set CUDACXX" in message
 
 
-def find_torch(place: Path) -> subprocess.CompletedProcess[str]:
-    setup = f"runpy.run_path({str(ROOT / 'setup.py')!r})"
-    # Once with the whole path, so that what it imports is there when the path is emptied.
-    program = f"import sys, runpy, setuptools; setuptools.setup = lambda **_: None; {setup}; "
-    program += f"sys.path = [{str(place)!r}]; print({setup}['find_torch']())"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+def test_a_torch_without_the_headers_is_named(tmp_path):
+    run = configure(tmp_path / "build", dict(os.environ), f"-DBAT_FAST_TORCH={tmp_path}", "-DBAT_FAST_CUDA=0")
+    assert run.returncode != 0
+    message = " ".join(run.stderr.split())
+    assert f"BAT_FAST_TORCH: {tmp_path}/include has no headers of torch >= 2.10" in message
+    assert "those of third_party/torch are taken" in message
 
 
-def test_a_torch_that_is_too_old_is_named(tmp_path):
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "version.py").write_text("__version__ = '2.5.1'\n")
-    run = find_torch(tmp_path)
-    assert run.returncode == 1
-    assert "bat_fast needs torch>=2.10" in run.stderr
-    assert "pip install -U torch" in run.stderr
-    assert "Traceback" not in run.stderr
+@pytest.mark.parametrize(
+    ("variable", "value", "heeded"),
+    [
+        ("BAT_FAST_TORCH", None, TORCH),
+        ("BAT_FAST_TORCH", "/opt/torch", "/opt/torch"),
+        ("BAT_FAST_ARCHS", None, ""),
+        ("BAT_FAST_ARCHS", "80-real 90", "80-real 90"),
+    ],
+)
+def test_the_environment_is_heeded(variable, value, heeded, monkeypatch):
+    commands = []
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    build = runpy.run_path(str(ROOT / "setup.py"))["CMakeBuild"](setuptools.Distribution({"version": "1"}))
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(subprocess, "run", lambda command: commands.append(command) or done)
+    monkeypatch.delenv(variable, raising=False)
+    if value is not None:
+        monkeypatch.setenv(variable, value)
+    build.finalize_options()
+    build.run()
+    assert f"-D{variable}={heeded}" in commands[0]
 
 
-def test_the_installed_torch_is_found_from_an_isolated_build(tmp_path):
-    # An isolated build has an empty path, and must not ask for a second torch all the same.
-    run = find_torch(tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert Path(run.stdout.strip()) == TORCH
+def test_nothing_of_the_build_asks_for_torch():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert "torch" not in text.split("[project]")[0].split("requires = ")[1]
+    assert "setup_requires" not in (ROOT / "setup.py").read_text()
 
 
-@pytest.mark.parametrize("word", ["pyproject.toml", "setup.py"])
-def test_torch_is_not_a_build_requirement_of_its_own(word):
-    text = (ROOT / word).read_text()
-    if word == "pyproject.toml":
-        assert "torch" not in text.split("[project]")[0].split("requires = ")[1]
-    else:
-        assert "setup_requires=[] if find_torch() else [TORCH]" in text
-        assert len(text.splitlines()) < 100
+def test_the_headers_include_nothing_that_is_not_there():
+    """Also in the branches for other processors and compilers, which no build of this machine takes."""
+    renew = runpy.run_path(str(TORCH / "renew.py"))
+    sources = [*(ROOT / "csrc" / "torch").glob("*.h"), *(ROOT / "csrc" / "torch").glob("*.cpp")]
+    there = {str(path.relative_to(TORCH / "include")) for path in (TORCH / "include").rglob("*.h")}
+    assert renew["closure"](TORCH / "include", sources) == there
+    text = "".join((TORCH / "include" / path).read_text() for path in there)
+    assert set(renew["INCLUDE"].findall(text)) <= there

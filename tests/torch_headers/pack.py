@@ -4,7 +4,7 @@
     python tests/torch_headers/pack.py torch-2.10.0-*.whl torch-2.11.0-*.whl
 
 The stable C++ face of torch is a few folders of headers without libraries: 1.2 MB for two releases, and 80 KB
-packed. They are unchanged, and under the licence beside this file.
+packed. They are unchanged, and under the licence in third_party/torch.
 """
 
 from __future__ import annotations
