@@ -143,8 +143,15 @@ class EvalConfig(Settings, place="eval"):
 
     val_steps: int = 10
     """PGD steps of the validation that chooses the best epoch."""
+    attack: str | None = None
+    """Attack of that validation, in place of PGD with ``val_steps``: ``pgd20``, ``quick`` (up to 80 passes
+    each way an image, where ``pgd10`` has 10), or another that ``bat-fast eval --attack`` knows."""
     test_steps: int = 20
     """PGD steps of the final test."""
+    autoattack: int | None = None
+    """Test images, evenly spread, that the final test also judges by AutoAttack (``test/aa_acc``); 0 is none.
+    An image that withstands it costs 7900 passes. None is 1000 on a GPU, and none on a CPU, where that may
+    take longer than the training."""
     step_size: Ratio | None = None
     """Step of validation and test; None is that of the attack."""
     batch_size: int = 256

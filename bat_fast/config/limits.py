@@ -61,6 +61,7 @@ LIMITS = {
     "optim.average_start": PART_OF_RUN,
     "eval.val_steps": "[0, inf)",
     "eval.test_steps": "[0, inf)",
+    "eval.autoattack": "[0, inf)",
     "eval.step_size": BALL,
     "eval.batch_size": "[1, inf)",
     "eval.every": "[1, inf)",

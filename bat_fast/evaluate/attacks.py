@@ -19,6 +19,7 @@ _WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
     "fab-t": ("fab", {"targets": 9}),
     "aa": ("autoattack", {}),
     "aa-quick": ("autoattack", {"mode": "quick"}),
+    "quick": ("autoattack", {"mode": "quick"}),
     "aa-plus": ("autoattack", {"version": "plus"}),
     "aa-rand": ("autoattack", {"version": "rand"}),
 }
@@ -32,7 +33,7 @@ def make_attack(
     Args:
         name: one of `bat_fast.attacks.by_name`, with the number of steps behind it where it takes any, and
             that of restarts: ``pgd20``, ``pgd100x10``, ``fgsm``; or one of ``apgd-ce``, ``apgd-dlr``,
-            ``apgd-t``, ``fab-t``, ``aa`` (AutoAttack), ``aa-quick``, ``aa-plus`` and ``aa-rand``.
+            ``apgd-t``, ``fab-t``, ``aa`` (AutoAttack), ``aa-quick`` or ``quick``, ``aa-plus``, ``aa-rand``.
         model: to attack.
         step_size: step in pixels, for the attacks whose number of steps is named.
         options: of the attack: ``eps``, ``norm``, ``seed``, ...
@@ -82,12 +83,17 @@ def attacks_for(
             known = takes(name)
             some = {key: value for key, value in given.items() if key in known}
             attack = make_attack(name, model, **options, **some)
-            bound = isinstance(attack, AutoAttack) and attack.mode == "quick"
-            found["aa_quick" if bound else name.replace("-", "_")] = attack
+            found[word_of(name, attack)] = attack
             useless -= known
     if useless:
         raise ValueError(f"{min(useless)}: of the attacks {', '.join(names)} none takes it; leave it out")
     return found
+
+
+def word_of(name: str, attack: Attack) -> str:
+    """What ``attack``, which ``name`` has made, is called in its metric: ``apgd_t``, ``aa_quick``."""
+    bound = isinstance(attack, AutoAttack) and attack.mode == "quick"
+    return "aa_quick" if bound else name.replace("-", "_")
 
 
 def _read(name: str) -> tuple[type[Attack], dict[str, Any]]:

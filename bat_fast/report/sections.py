@@ -35,10 +35,12 @@ def card(run: Run, number: int, checks: list[Check]) -> dict[str, Any]:
     """The verdict on a run, and its name."""
     attack, n = run.config["attack"], images_of(run)
     numbers = []
-    for label, name in (("clean", "clean"), (title(run.robust or ""), run.robust)):
+    judged = (run.results or {}).get("autoattack", {}).get("n_examples")
+    for name, count in (("clean", n), (run.robust, n), ("aa", judged)):
         value = run.metrics.get(metric("test", name)) if name else None
         if value is not None:
-            low, high = wilson(value, n) if n else (None, None)
+            label = title(name or "")
+            low, high = wilson(value, count) if count else (None, None)
             numbers.append({"label": label, "text": f"{100 * value:.1f} %", "low": low, "high": high})
     if (fall := run.overfitting()) is not None:
         text = f"{100 * fall:.1f} points"

@@ -33,6 +33,7 @@ _FREE = (  # may change when a run is resumed
     "data.root",
     "data.workers",
     "data.loader",
+    "eval.autoattack",
     "eval.batch_size",
     "model.init",
     "optim.check_every",

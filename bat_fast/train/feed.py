@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from torch import Tensor
+
 from bat_fast import data
 from bat_fast.config import TrainConfig
 
@@ -61,6 +63,10 @@ class Feed:
             self._eval[split] = self._loader(split, self.config.eval.batch_size, shuffle=False)
         return self._eval[split]
 
+    def part(self, split: str, where: Tensor) -> data.Loader:
+        """As `eval`, the images at the places ``where`` [N] alone."""
+        return self._loader(split, self.config.eval.batch_size, where=where, shuffle=False)
+
     @property
     def ids(self) -> int:
         """One more than the largest sample id of training."""
@@ -103,8 +109,11 @@ class Feed:
             wanted.path, self.splits.train, device=self._device, augment=self._augment, **options
         )
 
-    def _loader(self, split: str, batch_size: int, **options: Any) -> data.Loader:
+    def _loader(
+        self, split: str, batch_size: int, *, where: Tensor | None = None, **options: Any
+    ) -> data.Loader:
         config, source = self.config, getattr(self.splits, split)
+        source = source if where is None else source.part(where)
         common = {"workers": config.data.workers, "on_corrupt": config.data.on_corrupt}
         return data.create_loader(
             source,

@@ -16,7 +16,7 @@ from bat_fast.train.build import Parts
 from bat_fast.train.feed import Feed
 from bat_fast.train.resume import load_best
 from bat_fast.train.snapshot import load_state
-from bat_fast.train.validation import accuracies
+from bat_fast.train.validation import accuracies, autoattack
 
 
 def finish(
@@ -41,12 +41,14 @@ def finish(
     """
     load_state(parts, load_best(folder, best))
     test = accuracies(config, feed, parts.evaluated, "test", f"pgd{config.eval.test_steps}")
+    judged = autoattack(config, feed, parts.evaluated, device)
+    test |= judged.pop("metrics") if judged else {}
     for line in data_warnings(feed, best | test):
         print(f"WARNING: {line}", flush=True)
     sizes = {split: len(source) for split, source in feed.splits._asdict().items()}
     if config.eval.choose != "val":
         sizes["val"] = 0
-    results = results_of(config, best, rows, test, sizes, device)
+    results = results_of(config, best, rows, test, sizes, device) | ({"autoattack": judged} if judged else {})
     metadata = metadata_of(config, parts.architecture, feed.splits.train.class_names)
     save_model(folder.model, parts.evaluated, metadata)
     folder.write_results(results)

@@ -31,7 +31,7 @@ from bat_fast.train.optimizer import set_rate
 from bat_fast.train.resume import check_state, identity, load_best, newest, put_right, rows_of
 from bat_fast.train.rng import restore_rng_state, rng_state
 from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
-from bat_fast.train.validation import accuracies, chosen, eval_attack
+from bat_fast.train.validation import accuracies, chosen, eval_attack, validation_attack
 
 
 class Trainer:
@@ -93,7 +93,7 @@ class Trainer:
         self.model, self.method, self.step = self.parts.model, self.parts.method, self.parts.step
         self.identity = identity(self.splits)
         self.alarm = collapse_alarm(self.parts.attack, self.feed)
-        self._val_attack = f"pgd{config.eval.val_steps}"
+        self._val_attack = validation_attack(config)
         self.epoch, self.rows = 0, list[dict[str, Any]]()  # epochs done, and what was measured in each
         self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far

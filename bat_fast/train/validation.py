@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from bat_fast.attacks import Attack
 from bat_fast.config import TrainConfig
 from bat_fast.evaluate import evaluate
-from bat_fast.evaluate.attacks import make_attack
+from bat_fast.evaluate.attacks import make_attack, word_of
+from bat_fast.evaluate.judge import evaluate_model
 from bat_fast.runs.metrics import metric
 from bat_fast.train.feed import Feed
+
+_AUTOATTACK = 1000  # images, where nobody says
 
 
 def eval_attack(config: TrainConfig, model: nn.Module, name: str, split: str = "val") -> Attack:
@@ -33,12 +37,52 @@ def eval_attack(config: TrainConfig, model: nn.Module, name: str, split: str = "
     )
 
 
+def validation_attack(config: TrainConfig) -> str:
+    """The name of the attack that validates, as it is in those of metrics: ``pgd10``, ``aa_quick``.
+
+    Raises:
+        ValueError: there is no such attack.
+    """
+    name = config.eval.attack
+    if name is None:
+        return f"pgd{config.eval.val_steps}"
+    try:
+        return word_of(name, make_attack(name, nn.Identity()))
+    except ValueError as error:
+        raise ValueError(f"eval.attack: {error}") from None
+
+
 def accuracies(
     config: TrainConfig, feed: Feed, model: nn.Module, split: str, attack: str
 ) -> dict[str, float]:
     """The clean accuracy on a split and that under ``attack``, in [0, 1], named by `metric`."""
     counts = evaluate(model, feed.eval(split), eval_attack(config, model, attack, split))
     return {metric(split, "clean"): counts["clean_acc"], metric(split, attack): counts["robust_acc"]}
+
+
+def autoattack(config: TrainConfig, feed: Feed, model: nn.Module, device: str) -> dict[str, Any] | None:
+    """AutoAttack's verdict on images of the test split, as ``bat-fast eval --attack aa`` gives it.
+
+    Returns:
+        ``metrics``, which is ``test/aa_acc`` in [0, 1], and what it is about: ``interval`` (95 %),
+        ``n_examples``, ``broken_by`` and ``attack``. None where the settings ask for none.
+    """
+    count, source = config.eval.autoattack, feed.splits.test
+    if count is None:
+        count = _AUTOATTACK if torch.device(device).type == "cuda" else 0
+    if not count:
+        return None
+    count = min(count, len(source))
+    print(f"AutoAttack on {count} test images; eval.autoattack 0 leaves it out", flush=True)
+    loader = feed.part("test", torch.linspace(0, len(source) - 1, count).long())
+    ball: dict[str, Any] = {"eps": float(config.attack.eps), "norm": config.attack.norm}
+    found = evaluate_model(model, loader, ["aa"], **ball)
+    name = metric("test", "aa")
+    return {
+        "metrics": {name: found["metrics"][name]},
+        "interval": found["intervals"][name],
+        **{part: found[part] for part in ("n_examples", "broken_by", "attack")},
+    }
 
 
 def chosen(
