@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import torch
 
 
-def pick_device(name: str) -> str:
+def pick_device(name: str, place: int = 0, of: int = 1) -> str:
     """Choose a device, and make a GPU that is named by its number the current one of this thread.
 
     So whatever is made, timed or waited for without naming a device meets the right GPU.
 
     Args:
         name: ``auto`` is ``cuda`` where there is a GPU and ``cpu`` elsewhere; other names are checked.
+        place, of: which of how many processes of a run on this machine this is: each has its own GPU.
 
     Returns:
         The name of the device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -23,15 +25,35 @@ def pick_device(name: str) -> str:
     Raises:
         ValueError: not a device of this machine.
     """
-    if name == "auto":
+    if name == "auto" and (of == 1 or not torch.cuda.is_available()):
         return "cuda" if torch.cuda.is_available() else "cpu"
     check_name(name)
+    if of > 1 and not name.startswith("cpu"):
+        name = _own_gpu(name, place, of)
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return name
+
+
+def _own_gpu(name: str, place: int, of: int) -> str:
+    if name not in ("auto", "cuda"):
+        raise ValueError(
+            f"device {name!r} is one for {of} processes: leave it out, and each takes its own GPU"
+        )
+    if of > torch.cuda.device_count():
+        raise ValueError(
+            f"{of} processes share this machine, which has {torch.cuda.device_count()} GPUs: start one for "
+            "each GPU, or take --device cpu"
+        )
+    return f"cuda:{place}"
+
+
+def cores() -> int:
+    """The cores that this process may keep busy: its share, where several of a run are on this machine."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def check_name(name: str) -> None:

@@ -31,6 +31,7 @@ LAYERS = [
         "spelling",
         "device",
         "batch",
+        "world",
     },
     {"values"},
     {"config"},
@@ -189,6 +190,11 @@ def test_launches_and_element_math_stay_in_kernels():
     assert not violations(launches, r"<<<")
     faces = [path for path in NATIVE if path.parent.name != "kernels"]
     assert not violations(faces, r"\b(expf?|logf?|sqrtf?|fabsf?|tanhf?|powf?)\(")
+
+
+def test_processes_speak_to_each_other_in_one_package():
+    files = [path for path in PYTHON if any(name.startswith("torch.distributed") for name in imports(path))]
+    assert {unit(path) for path in files} == {"world"}
 
 
 def test_each_optional_framework_stays_at_home():

@@ -113,6 +113,9 @@ class OptimConfig(Settings, place="optim"):
     micro_batches: int = 1
     """Gradient accumulation: parts of a batch that are attacked and learnt from one after the other, for one
     update with their mean gradient. batch_size stays the size of the whole."""
+    sync_bn: bool = False
+    """Several processes: batch norm of the training pass takes its statistics from the whole batch, not from
+    the images of each process."""
     grad_checkpointing: bool = False
     """Activation checkpointing: keep the inputs of blocks alone; they run again for the gradient."""
     label_smoothing: float = 0.0

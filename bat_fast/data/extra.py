@@ -30,7 +30,7 @@ class ExtraData:
             [M, K] probabilities.
         train: the training split that the images go with.
         first_id: data set id of the first image; the others follow.
-        count: images in a batch of this rank.
+        count: images in a batch of all ranks together.
         seed: any 64-bit integer.
         device: where the batches are.
         augment: of the images.
@@ -65,15 +65,16 @@ class ExtraData:
     def __len__(self) -> int:
         return self._total
 
-    def join(self, batch: Batch, *, epoch: int, slot: int) -> Batch:
-        """Append ``count`` images to ``batch``.
+    def join(self, batch: Batch, rank: int = 0, world_size: int = 1, *, epoch: int, step: int) -> Batch:
+        """Append this rank's share of ``count`` images to ``batch``.
 
         Args:
             batch: of the training set.
+            rank, world_size: which of how many ranks this one is.
             epoch: keys the augmentation, and the class that is drawn from a soft label.
-            slot: how often images were asked for before, in the whole run and on all ranks.
+            step: batches before this one, in the whole run.
         """
-        rows = self._rows(slot * self.count).to(batch.x.device)
+        rows = self._rows(step * self.count).tensor_split(world_size)[rank].to(batch.x.device)
         ids = rows + self.first_id
         last = batch.x.is_contiguous(memory_format=torch.channels_last)
         x = self.augment(self._images, rows, ids, seed=self.seed, epoch=epoch, channels_last=last)

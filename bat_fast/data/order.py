@@ -14,17 +14,17 @@ def epoch_order(count: int, seed: int, epoch: int, *more: str) -> Tensor:
 
 
 def shares(order: Tensor, batch_size: int, rank: int, world_size: int, least: int = 1) -> list[Tensor]:
-    """The batches of ``rank``: as many on every rank, and together each sample exactly once.
+    """What ``rank`` has of every batch: as many on every rank, and together each sample exactly once.
 
-    A step takes ``world_size`` x ``batch_size`` samples in the common order, and each rank its part of
-    them. What is left at the end is divided as evenly as can be. Less than ``least`` samples for each rank
-    join the step before, whose batches grow by as many at most.
+    A batch takes ``batch_size`` samples in the common order, and each rank its part of them, as even as can
+    be, in the order of the ranks. Less than ``least`` samples for each rank at the end join the batch before.
 
     Args:
         order: [M] int64, the same on all ranks, with M >= world_size.
+        batch_size: samples in a batch of all ranks together, >= world_size.
         least: samples of a rank in its last batch: 1, or 2 where one alone has no statistics.
     """
-    steps = list(order.split(batch_size * world_size))
+    steps = list(order.split(batch_size))
     if len(steps) > 1 and len(steps[-1]) < least * world_size:
         steps[-2:] = [torch.cat(steps[-2:])]
     return [step.tensor_split(world_size)[rank] for step in steps]
@@ -32,7 +32,7 @@ def shares(order: Tensor, batch_size: int, rank: int, world_size: int, least: in
 
 def count_steps(count: int, batch_size: int, world_size: int, least: int = 1) -> int:
     """How many batches `shares` gives for ``count`` samples."""
-    steps, rest = divmod(count, batch_size * world_size)
+    steps, rest = divmod(count, batch_size)
     return max(1, steps + (rest >= least * world_size))
 
 

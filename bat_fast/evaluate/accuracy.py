@@ -13,10 +13,14 @@ from bat_fast._logits import eval_mode, logits_of, missed
 from bat_fast.attacks import Attack, report_labels
 from bat_fast.attacks.modules import as_module
 from bat_fast.batch import Batch
+from bat_fast.world.ranks import ALONE, World
 
 
 def evaluate(
-    model: nn.Module | Callable[[Tensor], Any], loader: Iterable[Any], attack: Attack | None = None
+    model: nn.Module | Callable[[Tensor], Any],
+    loader: Iterable[Any],
+    attack: Attack | None = None,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Accuracy of ``model`` in eval mode; modes are restored afterwards.
 
@@ -29,6 +33,7 @@ def evaluate(
         loader: yields batches on the model's device, or pairs (images, labels), as a DataLoader does. Pairs
             are numbered in their order, so there the random starts depend on it.
         attack: also measure the accuracy on its images; None measures clean accuracy only.
+        world: the processes of which each has other images in its loader; what is counted is added up.
 
     Returns:
         ``clean_acc`` and, with an attack, ``robust_acc``, both in [0, 1]; ``n_examples``.
@@ -50,10 +55,13 @@ def evaluate(
                 robust.append(_correct(model, x_adv, batch.y))
     if samples == 0:
         raise ValueError("loader: there is no sample to evaluate on")
+    samples = sum(world.sizes(samples))
     result: dict[str, float] = {"n_examples": samples}
     for name, counts in (("clean_acc", clean), ("robust_acc", robust)):
         if counts:
-            right, nan = torch.stack(counts).sum(0).tolist()
+            total = torch.stack(counts).sum(0)
+            world.sum_([total])
+            right, nan = total.tolist()
             result[name] = right / samples
             if nan:
                 what = "images" if name == "clean_acc" else "attacked images"

@@ -28,6 +28,10 @@ class Method(ABC):
 
     A method never touches modes, gradients, optimisers or data: it says what the attack climbs and what the
     weights descend. `__call__` must be written; all else has a default that most methods keep.
+
+    In a run of several processes a method need not know of the others. `attack_loss` is about the images of
+    this process. In `__call__` the images are those of this process too, but labels and ids are those of the
+    whole batch, and so is what ``model`` returns for images: losses, weights and metrics of it are global.
     """
 
     replays: int = 0
@@ -47,7 +51,7 @@ class Method(ABC):
         """Called once with the trained model that the option ``helper`` names, by a method that has it.
 
         Args:
-            model: on the device of the batches, in eval mode.
+            model: on the device of the batches, in eval mode; it answers as that of `__call__` does.
         """
 
     def attack_options(self, attack: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +79,12 @@ class Method(ABC):
             x_adv: [N, C, H, W] in [0, 1], its adversarial images.
             epoch: counted from 0.
         """
+
+    def memory(self) -> Tensor | None:
+        """What the method keeps for each sample, [num_samples, ...], where `attack_loss` or the attack write
+        the rows of their batch: in several processes the trainer gives each the rows of the others, before
+        `__call__`. None keeps nothing of the kind."""
+        return None
 
     def state_dict(self) -> State:
         """What a resumed run needs; empty for a method that remembers nothing."""

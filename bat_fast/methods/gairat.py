@@ -80,6 +80,10 @@ class Gairat(Method):
         loss = (weights * losses).mean() / weights.mean()
         return outcome(loss, logits, batch.y, accuracy="robust_acc", steps_withstood=kappa.mean())
 
+    def memory(self) -> Tensor:
+        """The counts."""
+        return self._counts()
+
     def weights(self, kappa: Tensor) -> Tensor:
         """w [N] of the numbers of steps kappa [N], before they are divided by their mean."""
         if self.function == "discrete":

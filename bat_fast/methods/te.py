@@ -119,6 +119,10 @@ class Te(Method):
             self._memory = self._memory.double()
         return self._memory
 
+    def memory(self) -> Tensor | None:
+        """The memory."""
+        return self._memory
+
     def state_dict(self) -> State:
         """The memory."""
         return {"memory": self._memory}

@@ -13,6 +13,7 @@ from bat_fast.config import TrainConfig
 from bat_fast.data import GIVEN, Source, has_option
 from bat_fast.evaluate import evaluate
 from bat_fast.train.feed import Feed
+from bat_fast.world.ranks import ALONE, World
 
 _BEGUN = 3  # epochs
 _STUCK = 2.5  # times chance
@@ -29,10 +30,11 @@ class CollapseAlarm:
 
     Args:
         batch: held-out images on the device of the model.
+        world: the processes of which each has other images.
     """
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+    def __init__(self, batch: Batch, world: World = ALONE) -> None:
+        self.batch, self._world = batch, world
         self.raised = False
 
     def describe(self, row: dict[str, Any]) -> str:
@@ -44,8 +46,8 @@ class CollapseAlarm:
 
     def measure(self, model: nn.Module, pgd: Attack, fgsm: Attack) -> dict[str, float]:
         """``val/fgsm_acc`` and ``val/collapsed`` (1 or 0) of ``model`` under two attacks in the same ball."""
-        pgd_acc = evaluate(model, [self.batch], pgd)["robust_acc"]
-        fgsm_acc = evaluate(model, [self.batch], fgsm)["robust_acc"]
+        pgd_acc = evaluate(model, [self.batch], pgd, self._world)["robust_acc"]
+        fgsm_acc = evaluate(model, [self.batch], fgsm, self._world)["robust_acc"]
         self.raised = pgd_acc < fgsm_acc / 2 and fgsm_acc - pgd_acc >= _GAP
         return {"val/fgsm_acc": fgsm_acc, "val/collapsed": float(self.raised)}
 
@@ -53,7 +55,7 @@ class CollapseAlarm:
 def collapse_alarm(attack: PGD, feed: Feed) -> CollapseAlarm | None:
     """The alarm of single-step training; None where ``attack`` takes more steps, or none."""
     one_step = attack.steps == 1 and attack.eps > 0
-    return CollapseAlarm(next(iter(feed.eval("val")))) if one_step else None
+    return CollapseAlarm(next(iter(feed.eval("val"))), feed.world) if one_step else None
 
 
 def chance_alarm(split: str, accuracy: float, learnt: float, classes: int, examples: int) -> str | None:

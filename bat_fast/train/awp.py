@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,13 +12,19 @@ from bat_fast.attacks import kept_buffers
 
 
 @contextmanager
-def perturbed(model: nn.Module, losses: Iterable[Tensor], gamma: float) -> Iterator[None]:
+def perturbed(
+    model: nn.Module,
+    losses: Iterable[Tensor],
+    gamma: float,
+    add_up: Callable[[Iterable[Tensor]], None] = lambda gradients: None,
+) -> Iterator[None]:
     """Inside, the weights stand at a nearby point of higher loss; the gradient and the step are taken there.
 
     Each weight of more than one dimension moves by ``gamma ||w|| g / ||g||``, with ``g`` the gradient of
     the sum of ``losses``, taken one by one; afterwards the same displacement is taken back, so that what
     remains is the optimiser's step.
-    Running statistics do not see the pass that finds ``g``.
+    Running statistics do not see the pass that finds ``g``, whose sum over all processes ``add_up`` puts in
+    its place: with those of one process alone each would move its weights another way.
     """
     learning = [weight for weight in model.parameters() if weight.requires_grad]
     weights: list[Tensor] = [weight for weight in learning if weight.dim() > 1]
@@ -27,6 +33,7 @@ def perturbed(model: nn.Module, losses: Iterable[Tensor], gamma: float) -> Itera
         for loss in losses:
             found = torch.autograd.grad(loss, weights, materialize_grads=True)  # 0 for what is not used
             gradients = torch._foreach_add(gradients, found) if gradients else found
+    add_up(gradients)
     with torch.no_grad():
         moves = [
             gamma * weight.norm() / (g.norm() + 1e-20) * g

@@ -21,6 +21,8 @@ from bat_fast.train.optimizer import build_average, build_optimizer
 from bat_fast.train.schedule import learning_rate
 from bat_fast.train.step import TrainStep
 from bat_fast.train.validation import validation_attack
+from bat_fast.train.whole import Whole
+from bat_fast.world.ranks import ALONE, World
 
 _CURRICULUM = ("targets", "clean_start", "warmup", "first_steps")  # of the training step, not of PGD
 
@@ -98,6 +100,7 @@ def parts(
     samples: int | None = None,
     model: nn.Module | None = None,
     begin: bool = True,
+    world: World = ALONE,
     **normalisation: Any,
 ) -> Parts:
     """All parts of a run, put together in the one order that fixes their random numbers.
@@ -109,6 +112,7 @@ def parts(
         samples: one more than the largest sample id; None leaves out what a method keeps for each sample.
         model: to train, as `bat_fast.models.wrap` takes it; None makes a new one.
         begin: put the weights into it that the run begins with (``model.pretrained``, ``model.init``).
+        world: the processes that train it together; all begin with the weights of rank 0.
         normalisation: ``mean`` and ``std`` of the pixels, for a new model.
 
     Raises:
@@ -125,18 +129,19 @@ def parts(
     if begin and config.model.init is not None:
         put_weights(model, read_weights(config.model.init), config.model.init, new_head=True)
     model.to(memory_format=cast(Any, layout(device)))
-    method = build_method(config)
+    world.copy_(model.state_dict().values())
+    method, whole = build_method(config), Whole(world)
     if samples is not None:
         method.prepare(samples, built["num_classes"], device)
-        _bring_helper(method, built["num_classes"], device)
+        _bring_helper(method, built["num_classes"], device, whole)
     attack = build_attack(config, method, model)
     optimizer = build_optimizer(config.optim, model)
     run = in_fractions(config)
-    step = TrainStep(model, method, attack, optimizer, run.attack, run.optim)
+    step = TrainStep(model, method, attack, optimizer, run.attack, run.optim, whole)
     return Parts(built, model, method, attack, optimizer, step, build_average(config.optim, model))
 
 
-def _bring_helper(method: methods.Method, classes: int, device: str) -> None:
+def _bring_helper(method: methods.Method, classes: int, device: str, whole: Whole) -> None:
     """Load the model that the option ``helper`` of a method names."""
     path = getattr(method, "helper", None)
     if path is None:
@@ -148,7 +153,7 @@ def _bring_helper(method: methods.Method, classes: int, device: str) -> None:
         raise ValueError(
             f"method.helper: the model of {path} has {described['num_classes']} classes, this run {classes}"
         )
-    method.consult(helper)
+    method.consult(whole.answers(helper))
 
 
 def dry_run(config: TrainConfig) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bat_fast import data
 from bat_fast.config import TrainConfig
+from bat_fast.world.ranks import ALONE, World
 
 
 class Feed:
@@ -18,22 +19,26 @@ class Feed:
         config: the settings.
         device: where the batches are.
         splits: the data, instead of those that ``config.data`` names.
+        world: the processes that share every batch.
 
     Raises:
         ValueError, OSError: a setting is out of range, or the files are not as they should be.
         ImportError: a package is missing; the message has the command that installs it.
     """
 
-    def __init__(self, config: TrainConfig, device: str, splits: data.Splits | None = None) -> None:
-        self.config, self._device = config, device
+    def __init__(
+        self, config: TrainConfig, device: str, splits: data.Splits | None = None, world: World = ALONE
+    ) -> None:
+        self.config, self._device, self.world = config, device, world
         wanted = config.data
-        self.splits = splits or data.load(
-            wanted.name,
-            seed=config.seed,
-            root=wanted.root,
-            options=wanted.options,
-            label_noise=asdict(wanted.label_noise),
-        )
+        with world.in_turn():
+            self.splits = splits or data.load(
+                wanted.name,
+                seed=config.seed,
+                root=wanted.root,
+                options=wanted.options,
+                label_noise=asdict(wanted.label_noise),
+            )
         if config.eval.choose != "val":  # all that is not for the test trains, and the test split is measured
             whole, held, test = self.splits
             self.splits = data.Splits(data.joined(whole, held) if len(held) else whole, test, test)
@@ -91,8 +96,9 @@ class Feed:
         return f"{what}; loader {self.train.kind}: {why}"
 
     def skipped(self) -> list[str]:
-        """Why images were left out, one line for each."""
-        return [reason for loader in (self.train, *self._eval.values()) for reason in loader.skipped.values()]
+        """Why images were left out, by any process, one line for each."""
+        own = [reason for loader in (self.train, *self._eval.values()) for reason in loader.skipped.values()]
+        return [reason for reasons in self.world.objects(own) for reason in reasons]
 
     def _extra(self) -> data.ExtraData | None:
         wanted, size = self.config.data.extra, self.config.batch_size
@@ -115,6 +121,7 @@ class Feed:
         config, source = self.config, getattr(self.splits, split)
         source = source if where is None else source.part(where)
         common = {"workers": config.data.workers, "on_corrupt": config.data.on_corrupt}
+        common |= {"rank": self.world.rank, "world_size": self.world.size}
         return data.create_loader(
             source,
             batch_size,

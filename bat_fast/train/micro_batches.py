@@ -11,20 +11,26 @@ from bat_fast.batch import Batch
 from bat_fast.methods import Terms
 
 
-def cut(batch: Batch, count: int) -> list[Batch]:
+def cut(batch: Batch, count: int, first: int = 0) -> list[Batch]:
     """``batch`` in ``count`` parts whose sizes differ by one at most; fewer where it has fewer images.
 
     A part takes every ``count``-th image: `bat_fast.data.ExtraData` puts its images last, and they belong
     into every part, as the statistics of batch norm are those of a part.
+
+    Args:
+        batch: the images of this process.
+        count: of parts.
+        first: place of the first image in the batch of all processes, which is what is cut.
     """
     count = min(count, len(batch.y))
     if count <= 1:
         return [batch]
     last = batch.x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
+    starts = [(k - first) % count for k in range(count)]
     return [
         Batch(batch.x[k::count].contiguous(memory_format=layout), batch.y[k::count], batch.index[k::count])
-        for k in range(count)
+        for k in starts
     ]
 
 

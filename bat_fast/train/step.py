@@ -15,10 +15,12 @@ from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
 from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.awp import perturbed
+from bat_fast.train.batch_norm import running_statistics, synced
 from bat_fast.train.health import Health
 from bat_fast.train.learner import learner_of
 from bat_fast.train.meter import EpochMeter
-from bat_fast.train.micro_batches import cut, merge
+from bat_fast.train.micro_batches import merge
+from bat_fast.train.whole import Part, Whole
 
 
 class TrainStep:
@@ -32,6 +34,7 @@ class TrainStep:
         optimizer: how to descend.
         curriculum: targets, clean starts and warm-up of the configuration's attack.
         optim: all but the optimiser of that part of the configuration.
+        whole: what the processes of a run say to each other about a batch; None is for one alone.
 
     Raises:
         ValueError: ``optim.grad_checkpointing`` with a model that has no blocks.
@@ -45,12 +48,18 @@ class TrainStep:
         optimizer: torch.optim.Optimizer,
         curriculum: AttackConfig,
         optim: OptimConfig,
+        whole: Whole | None = None,
     ) -> None:
         self.model, self.method, self.attack, self.optimizer = model, method, attack, optimizer
         self.curriculum, self.optim = curriculum, optim
         if all(parameter.is_cpu for parameter in model.parameters()):
             keep_freed_memory()
-        self._learner = learner_of(model, optim)
+        self._whole = Whole() if whole is None else whole
+        self._world = self._whole.world
+        self._network = learner_of(model, optim)
+        self._learner = self._whole.answers(self._network)
+        self.seen: Batch | None = None
+        """The batch of the last call: labels and ids of all processes, the images of this one."""
         self.health = Health(optim, model)
         self.replays: int = getattr(method, "replays", 0)
         self.attacks = bool(self.replays)  # whether the images were adversarial so far
@@ -68,37 +77,49 @@ class TrainStep:
         self.attack.steps = round(first + ramp * (steps - first))
 
     def __call__(self, batch: Batch, epoch: int, meter: EpochMeter, *, awp: bool = True) -> Terms:
-        """One update, or as many as the method replays; ``epoch`` counts from 0."""
+        """One update, or as many as the method replays; ``epoch`` counts from 0.
+
+        Returns:
+            The terms of the batch, that of all processes together.
+        """
         gamma = self.optim.awp if awp else 0.0
-        parts = cut(batch, self.optim.micro_batches)
+        self.seen, parts = self._whole.divide(batch, self.optim.micro_batches)
         self.health.epoch = epoch
         with self.health.kept():
             if self.replays:
                 return self._replay(parts, epoch, gamma)
             images = self._adversarial(parts, epoch, meter)
+            self._whole.remember(self.method, parts)
             if self.attack.bn_updates != "all":
                 return self._update(parts, images, epoch, gamma)
             self._pass(images)
             terms = self._update(parts, images, epoch, gamma)
-            self._pass([part.x for part in parts])
+            self._pass([part.own.x for part in parts])
+            self._add_up([])
             return terms
 
     @torch.no_grad()
     def _pass(self, images: Sequence[Tensor]) -> None:
         """A pass for the running statistics alone."""
-        for x in images:
-            self._learner(x)
+        with synced(self._world, self.optim.sync_bn):
+            for x in images:
+                self._network(x)
 
-    def _adversarial(self, parts: Sequence[Batch], epoch: int, meter: EpochMeter) -> list[Tensor]:
-        """The images to train on, of all parts, before the running statistics or the weights move."""
+    def _adversarial(self, parts: Sequence[Part], epoch: int, meter: EpochMeter) -> list[Tensor]:
+        """The images to train on, of all parts, before the running statistics or the weights move.
+
+        Each process attacks its own images, and meets no other while it does.
+        """
         keep = not self.attack.bn_updates
         with torch.no_grad(), untouched(self.model, self._bn_mode, keep=keep):
-            objectives = [self.method.attack_loss(self.model, part, epoch) for part in parts]
+            objectives = [self.method.attack_loss(self.model, part.own, epoch) for part in parts]
             if all(objective is None for objective in objectives):
-                return [part.x for part in parts]
+                return [part.own.x for part in parts]
             self.attacks = True
-            with meter.attack(), self._clean_start():
-                return [self._climb(*pair, epoch) for pair in zip(parts, objectives, strict=True)]
+            with self._clean_start(), meter.attack():
+                return [
+                    self._climb(part.own, goal, epoch) for part, goal in zip(parts, objectives, strict=True)
+                ]
 
     def _climb(self, part: Batch, objective: AttackLoss | None, epoch: int) -> Tensor:
         if objective is None:
@@ -113,7 +134,8 @@ class TrainStep:
     def _clean_start(self) -> Iterator[None]:
         """Switches the random start off for a share of the batches."""
         share = self.curriculum.clean_start
-        if not share or float(torch.rand(())) >= share:  # the generator is seeded for every epoch
+        # The generator is seeded for every epoch, and for every process otherwise.
+        if not share or self._world.broadcast(float(torch.rand(()))) >= share:
             yield
             return
         usual, self.attack.random_start = self.attack.random_start, False
@@ -122,41 +144,56 @@ class TrainStep:
         finally:
             self.attack.random_start = usual
 
-    def _replay(self, parts: Sequence[Batch], epoch: int, gamma: float) -> Terms:
+    def _replay(self, parts: Sequence[Part], epoch: int, gamma: float) -> Terms:
         """The gradient that training leaves at the images moves them, for nothing."""
         with torch.no_grad():
-            adv = [self.attack.start(part.x, part.index, epoch) for part in parts]
+            adv = [self.attack.start(part.own.x, part.own.index, epoch) for part in parts]
         for _ in range(self.replays):
             leaves = [images.detach().requires_grad_() for images in adv]
             terms = self._update(parts, leaves, epoch, gamma)
             with torch.no_grad():
                 for images, leaf, part in zip(adv, leaves, parts, strict=True):
                     assert leaf.grad is not None
-                    self.attack.step(images, leaf.grad, part.x)
+                    self.attack.step(images, leaf.grad, part.own.x)
         return terms
 
-    def _update(self, parts: Sequence[Batch], images: Sequence[Tensor], epoch: int, gamma: float) -> Terms:
+    def _update(self, parts: Sequence[Part], images: Sequence[Tensor], epoch: int, gamma: float) -> Terms:
         constant = [x_adv.detach() for x_adv in images]
         losses = (terms.total for terms in self._terms(parts, constant, epoch))
+        moved = perturbed(self.model, losses, gamma, self._world.sum_) if gamma else nullcontext()
         done = []
-        with perturbed(self.model, losses, gamma) if gamma else nullcontext():
+        with synced(self._world, self.optim.sync_bn), moved:
             self.optimizer.zero_grad(set_to_none=True)
             for terms in self._terms(parts, images, epoch):
                 with kept_buffers(self.model) if self.optim.grad_checkpointing else nullcontext():
                     terms.total.backward()
                 done.append(_detached(terms))
+            self._add_up([p.grad for p in self.model.parameters() if p.grad is not None])
             if self.health.allows([terms.total for terms in done]):
                 if self.optim.clip is not None:
                     nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)
                 self.optimizer.step()
         return merge(done)
 
-    def _terms(self, parts: Sequence[Batch], images: Sequence[Tensor], epoch: int) -> Iterator[Terms]:
+    def _add_up(self, gradients: list[Tensor]) -> None:
+        """Gradients become the sums over all processes, and running statistics their means.
+
+        One collective, when all gradients are there. Ones that overlap with the backward pass, as
+        DistributedDataParallel has them, could hide behind one pass of the K + 1 of a step.
+        """
+        if self._world.size > 1:
+            statistics = running_statistics(self.model)
+            self._world.sum_([*gradients, *statistics])
+            for statistic in statistics:
+                statistic.div_(self._world.size)
+
+    def _terms(self, parts: Sequence[Part], images: Sequence[Tensor], epoch: int) -> Iterator[Terms]:
         """The terms of one part after the other; their totals add up to the loss of the batch."""
-        size = sum(len(part.y) for part in parts)
+        size = sum(map(sum, (part.sizes for part in parts)))
         for part, x_adv in zip(parts, images, strict=True):
-            terms = self._smoothed(part, self.method(self._learner, part, x_adv, epoch))
-            yield terms._replace(total=len(part.y) / size * terms.total)
+            self._whole.turn_to(part)
+            terms = self._smoothed(part.seen, self.method(self._learner, part.seen, x_adv, epoch))
+            yield terms._replace(total=sum(part.sizes) / size * terms.total)
 
     def _smoothed(self, batch: Batch, terms: Terms) -> Terms:
         """Add the label smoothing of the configuration to ``terms``."""

@@ -56,7 +56,7 @@ def accuracies(
     config: TrainConfig, feed: Feed, model: nn.Module, split: str, attack: str
 ) -> dict[str, float]:
     """The clean accuracy on a split and that under ``attack``, in [0, 1], named by `metric`."""
-    counts = evaluate(model, feed.eval(split), eval_attack(config, model, attack, split))
+    counts = evaluate(model, feed.eval(split), eval_attack(config, model, attack, split), feed.world)
     return {metric(split, "clean"): counts["clean_acc"], metric(split, attack): counts["robust_acc"]}
 
 

@@ -49,7 +49,7 @@ def ids(loader: Loader) -> list[int]:
 def test_all_ranks_together_see_each_sample_once(kind, source):
     for world in (1, 2, 3, 4, 7):
         ranks = [
-            create_loader(source, 6, kind=kind, rank=rank, world_size=world, **PLAIN) for rank in range(world)
+            create_loader(source, 7, kind=kind, rank=rank, world_size=world, **PLAIN) for rank in range(world)
         ]
         for epoch in (0, 1) if world == 2 else (0,):
             for loader in ranks:
@@ -57,7 +57,7 @@ def test_all_ranks_together_see_each_sample_once(kind, source):
             batches = [list(loader) for loader in ranks]
             assert len({len(b) for b in batches}) == 1, "every rank takes as many steps"
             assert all(len(b) == len(loader) for b, loader in zip(batches, ranks, strict=True))
-            assert max(len(batch.y) for b in batches for batch in b) <= 7
+            assert max(len(batch.y) for b in batches for batch in b) <= 7 // world + 2
             counts = Counter(int(i) for b in batches for batch in b for i in batch.index)
             assert counts == Counter(source.index.tolist())
 
@@ -67,7 +67,7 @@ def test_all_ranks_together_see_each_sample_once(kind, source):
 def test_the_tail_is_divided_evenly(count, world):
     source = memory(count)
     ranks = [
-        list(create_loader(source, 2, kind="resident", rank=rank, world_size=world, **PLAIN))
+        list(create_loader(source, 2 * world, kind="resident", rank=rank, world_size=world, **PLAIN))
         for rank in range(world)
     ]
     assert len({len(rank) for rank in ranks}) == 1
@@ -297,7 +297,7 @@ def test_cutout_hides_a_square_and_nothing_else():
     ("options", "message"),
     [
         ({"rank": 2, "world_size": 2}, r"rank must be in \[0, 2\)"),
-        ({"world_size": 90}, "83 samples for 90 ranks"),
+        ({"world_size": 5}, "batch_size 4 leaves some of 5 ranks without an image"),
         ({"kind": "dalli"}, "data.loader must be auto, resident, dali, torch"),
         ({"on_corrupt": "ignore"}, "data.on_corrupt must be error or skip"),
         ({"augment": Augment(resized_crop=True)}, "use data.augment.pad"),

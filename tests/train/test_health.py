@@ -163,8 +163,9 @@ def test_a_batch_of_one_class(name, count):
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_no_sample_is_alone(world_size):
     for count in range(world_size, 40):
-        parts = [shares(torch.arange(count), 4, rank, world_size, 2) for rank in range(world_size)]
-        assert {len(batches) for batches in parts} == {count_steps(count, 4, world_size, 2)}
+        size = 4 * world_size
+        parts = [shares(torch.arange(count), size, rank, world_size, 2) for rank in range(world_size)]
+        assert {len(batches) for batches in parts} == {count_steps(count, size, world_size, 2)}
         assert torch.cat([part for batches in parts for part in batches]).sort().values.tolist() == list(
             range(count)
         )

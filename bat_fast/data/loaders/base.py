@@ -44,7 +44,7 @@ class Loader(ABC):
 
     Args:
         source: the split.
-        batch_size: images in a batch of this rank, >= 1.
+        batch_size: images in a batch of all ranks together, >= world_size.
         shuffle: a new order in every epoch; otherwise that of the source.
         seed: any integer.
         device: where the batches are.
@@ -53,7 +53,7 @@ class Loader(ABC):
         channels_last: memory format of the batches; None is that of `bat_fast.device.layout`.
         workers: threads or processes that decode; None takes one for each core.
         on_corrupt: ``"error"``, or ``"skip"``: an image that cannot be decoded is left out and counted.
-        extra: images that are added to every batch, beyond ``batch_size``.
+        extra: images that are added to every batch, beyond ``batch_size``, in shares too.
 
     Raises:
         ValueError: an argument is out of range, the split is empty or has fewer samples than ranks, or the
@@ -84,6 +84,8 @@ class Loader(ABC):
             raise ValueError(f"data set {source.name}: the split is empty")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in [0, {world_size}), got {rank}")
+        if batch_size < world_size:
+            raise ValueError(f"batch_size {batch_size} leaves some of {world_size} ranks without an image")
         if len(source) < world_size:
             raise ValueError(f"data set {source.name}: {len(source)} samples for {world_size} ranks")
         if on_corrupt not in ("error", "skip"):
@@ -100,7 +102,9 @@ class Loader(ABC):
         self.position = 0  # batches given in the running epoch
         self.skipped: dict[int, str] = {}  # place in the split -> why it cannot be decoded
         self._start = 0
-        self._least = min(2, batch_size) if shuffle else 1  # who trains may need statistics of a batch
+        self._least = (
+            min(2, batch_size // world_size) if shuffle else 1
+        )  # who trains may need statistics of a batch
         self._checked = torch.zeros(len(source), dtype=torch.bool)
         self._labels = source.labels.to(self.device)
         self._index = source.index.to(self.device)
@@ -153,8 +157,7 @@ class Loader(ABC):
             batch = Batch(self._finish(pixels, index), self._labels[pixels.where], index)
             if self.extra is not None:
                 step = self.epoch * len(self) + self.position - 1
-                slot = step * self.world_size + self.rank
-                batch = self.extra.join(batch, epoch=self.epoch, slot=slot)
+                batch = self.extra.join(batch, self.rank, self.world_size, epoch=self.epoch, step=step)
             yield batch
 
     def _check(self, part: Tensor) -> None:

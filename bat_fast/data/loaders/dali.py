@@ -21,6 +21,7 @@ from bat_fast.data.augment import windows
 from bat_fast.data.files import Decoding, Files, crop_of, decode_rows, start_decoding
 from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
+from bat_fast.device import cores
 
 _AHEAD = 3  # batches that DALI works on while one is trained with
 _ODD = -1  # in place of a size: only Pillow gives the pixels of this file
@@ -101,7 +102,7 @@ class DaliLoader(Loader):
         self._asked: deque[_Asked] = deque()  # batches fed and not yet fetched
         if isinstance(source.images, Files):
             self._sizes = np.zeros((len(source.images), 2), np.int32)  # height, width; 0 is not yet known
-            self._pool = ThreadPoolExecutor(self.workers or os.cpu_count() or 1)
+            self._pool = ThreadPoolExecutor(self.workers or cores())
 
     def _build(self) -> Any:
         from nvidia.dali import Pipeline
@@ -114,8 +115,9 @@ class DaliLoader(Loader):
             else None
         )
         pipe = Pipeline(
-            batch_size=self.batch_size + 2,  # what is too little for a last step joins the one before
-            num_threads=self.workers or os.cpu_count() or 1,
+            batch_size=-(-self.batch_size // self.world_size)
+            + 2,  # what is too little at the end joins another
+            num_threads=self.workers or cores(),
             device_id=number,
             exec_dynamic=True,  # outlives a file that cannot be decoded, and its outputs are ours to keep
             prefetch_queue_depth=1,  # more would run ahead of what is fed; `_AHEAD` does it

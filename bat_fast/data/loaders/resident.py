@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from bat_fast.data.files import Files, decode_rows
 from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
+from bat_fast.device import cores
 
 
 class ResidentLoader(Loader):
@@ -45,7 +45,7 @@ class ResidentLoader(Loader):
             raise ValueError("data.augment.resized_crop needs --data.loader dali or torch")
         rows = self.source.stored(torch.arange(self.num_samples)).tolist()
         began = time.perf_counter()
-        with ThreadPoolExecutor(self.workers or cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(self.workers or cores()) as pool:
             images, failed = decode_rows(files, rows, pool=pool)
         self._report(failed)
         if time.perf_counter() - began > 5:  # nothing is slow silently

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from os import cpu_count
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from bat_fast.data.augment import windows
 from bat_fast.data.files import Files, decode_rows
 from bat_fast.data.loaders.base import Loader, Pixels
 from bat_fast.data.source import Source
+from bat_fast.device import cores
 
 
 class TorchLoader(Loader):
@@ -33,7 +33,7 @@ class TorchLoader(Loader):
         self._loader = self._hire()
 
     def _hire(self) -> DataLoader[tuple[Tensor, dict[int, str]]]:
-        workers = (cpu_count() or 1) if self.workers is None else self.workers
+        workers = cores() if self.workers is None else self.workers
         if isinstance(self.source.images, Tensor) and self.workers is None:
             workers = 0  # a gather is faster than handing its result to another process
         return DataLoader(
