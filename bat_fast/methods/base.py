@@ -48,10 +48,23 @@ class Method(ABC):
         """
 
     def consult(self, model: nn.Module) -> None:
-        """Called once with the trained model that the option ``helper`` names, by a method that has it.
+        """Called with the trained model that the option ``helper`` names, by a method that has it.
+
+        A method with the option ``robust_helper`` is called again with that.
 
         Args:
             model: on the device of the batches, in eval mode; it answers as that of `__call__` does.
+        """
+
+    def follow(self, average: nn.Module | None, count: Tensor | None) -> None:
+        """Called once with the model whose weights are the average of those of the run (``optim.average``).
+
+        Args:
+            average: moves by itself; None in a run without.
+            count: a scalar, how many weights it is the average of; 0 until it has begun.
+
+        Raises:
+            ValueError: the method needs one.
         """
 
     def attack_options(self, attack: Mapping[str, Any]) -> dict[str, Any]:

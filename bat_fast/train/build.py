@@ -138,22 +138,29 @@ def parts(
     optimizer = build_optimizer(config.optim, model)
     run = in_fractions(config)
     step = TrainStep(model, method, attack, optimizer, run.attack, run.optim, whole)
-    return Parts(built, model, method, attack, optimizer, step, build_average(config.optim, model))
+    average = build_average(config.optim, model)
+    answers = (None, None) if average is None else (whole.answers(average.module), average.n_averaged)
+    method.follow(*answers)
+    return Parts(built, model, method, attack, optimizer, step, average)
 
 
 def _bring_helper(method: methods.Method, classes: int, device: str, whole: Whole) -> None:
-    """Load the model that the option ``helper`` of a method names."""
-    path = getattr(method, "helper", None)
-    if path is None:
-        return
-    if not path:
-        raise ValueError("method.helper is missing: the run folder of a model trained with --method standard")
-    helper, described = load_run(path, device)
-    if described["num_classes"] != classes:
-        raise ValueError(
-            f"method.helper: the model of {path} has {described['num_classes']} classes, this run {classes}"
-        )
-    method.consult(whole.answers(helper))
+    """Load the models that the options ``helper`` and ``robust_helper`` of a method name."""
+    for option, usual in (("helper", "standard"), ("robust_helper", "pgd_at")):
+        path = getattr(method, option, None)
+        if path is None:
+            continue
+        if not path:
+            raise ValueError(
+                f"method.{option} is missing: the run folder of a model trained with --method {usual}"
+            )
+        helper, described = load_run(path, device)
+        if described["num_classes"] != classes:
+            raise ValueError(
+                f"method.{option}: the model of {path} has {described['num_classes']} classes, this run "
+                f"{classes}"
+            )
+        method.consult(whole.answers(helper))
 
 
 def dry_run(config: TrainConfig) -> str:

@@ -87,6 +87,11 @@ class _Answers(nn.Module):
         self._model = (model,)  # not a part of this module: whoever lists the parameters finds them once
         self._whole = whole
 
+    def train(self, mode: bool = True) -> _Answers:
+        """The mode of the model itself."""
+        self._model[0].train(mode)
+        return super().train(mode)
+
     def forward(self, x: Tensor, **options: Any) -> Any:
         """The rows of all processes, those of ``x`` among them with a gradient."""
         found = self._model[0](x, **options)

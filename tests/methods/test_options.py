@@ -11,8 +11,8 @@ from bat_fast.methods.bat import Bat
 from bat_fast.methods.pgd_at import PgdAt
 
 NAMES = [
-    *("bat", "fgsm_rs", "free", "gairat", "hat", "holistic", "mail", "mart", "n_fgsm", "pgd_at", "score"),
-    *("standard", "te", "trades"),
+    *("bat", "fgsm_rs", "free", "gairat", "gkl", "hat", "holistic", "kd_swa", "mail", "mart", "mlcat"),
+    *("n_fgsm", "pgd_at", "rebat", "score", "standard", "te", "trades"),
 ]
 
 
