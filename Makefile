@@ -40,7 +40,7 @@ bench: $(VENV)/.installed  ## operators, training step and loaders against publi
 	$(BIN)/python bench/bench_data.py
 
 test-faults: $(VENV)/.installed  ## a thousand flipped bits for each kind of file, and what else may go wrong
-	BAT_FAST_FAULTS=1000 $(PYTEST) tests/faults
+	BAT_FAST_FAULTS=1000 $(PYTEST) tests/faults tests/study
 
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
 	$(BIN)/python tests/torch_range.py

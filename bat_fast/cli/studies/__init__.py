@@ -1,0 +1,1 @@
+"""The studies: ``bat-fast study NAME``, a file each, with ``SUMMARY`` and ``run(words)``."""

@@ -1,0 +1,142 @@
+"""``bat-fast study memorisation``."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bat_fast.cli.parser import Interrupted, Parser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bat_fast.config import TrainConfig
+    from bat_fast.study.folder import StudyFolder
+
+SUMMARY = "memorisation and influence of each sample, from models on random subsets"
+
+
+def run(words: list[str]) -> None:
+    """Train the models that are left, and estimate from those that are done."""
+    parser = _parser()
+    path = Path(words[0]) if words and not words[0].startswith("-") else None
+    options, rest = parser.parse_known_args(words if path is None else words[1:])
+    if options.k is not None and options.k < 2:
+        raise ValueError(f"--k must be at least 2, got {options.k}")
+    if options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    share = _share(options.job)
+    from bat_fast.cli.settings import read_command
+
+    mine = parser.options()
+    if path is not None:
+        if rest:
+            raise ValueError(f"{rest[0]}: a folder says its settings itself; leave out what follows it")
+        read = ["--config", str(path / "config.yaml"), "--out", str(path)]
+        _check_there(path)
+        command = read_command(read, mine)
+    else:
+        command = read_command(rest, mine)
+    from bat_fast.study.folder import Plan, StudyFolder
+
+    config = command.config
+    name = f"{config.data.name}-{config.method['name']}-{datetime.now():%Y%m%d-%H%M%S}"
+    out = command.out if command.named else Path("studies") / name
+    folder = StudyFolder(out)
+    there = folder.read_plan() if folder.plan.exists() else None
+    if there is None and options.status:
+        raise FileNotFoundError(f"{out} is no folder of a study: there is no study.json in it")
+    usual = Plan(k=400, ratio=0.7, attack=f"pgd{config.eval.val_steps}", seed=config.seed)
+    given = {
+        name: getattr(options, name)
+        for name in ("k", "ratio", "attack")
+        if getattr(options, name) is not None
+    }
+    if given.get("attack") == "none":
+        given["attack"] = None
+    plan = Plan(**(vars(there or usual) | given))
+    if not options.status:
+        folder.open(plan, config)
+        print(f"study       {out}", flush=True)
+        _train(folder, config, share, options.workers)
+    done, running, left = folder.status()
+    print(f"models      {len(done)} done, {len(running)} running, {len(left)} open")
+    if share is None and len(done) > 1:
+        _estimate(folder, config, options.mem_scores)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "study memorisation",
+        "Train k models on random subsets and see which samples are right only where they were seen. "
+        "Settings of the models are those of bat-fast train (--recipe, --config, --out, --SETTING VALUE). "
+        "The same command, or the folder alone (bat-fast study memorisation DIR), goes on with what is left; "
+        "several may run at once, on any machines that share the folder.",
+    )
+    add = parser.add_argument
+    add("--k", type=int, help="number of models (default: 400); more may be added later")
+    add("--ratio", type=float, help="share of the training samples in a subset (default: 0.7)")
+    add("--attack", help="that judges the models: pgd10, ..., or none (default: that of validation)")
+    add("--workers", type=int, default=1, help="processes here, which share cores and GPUs (default: 1)")
+    add("--job", help="train model N alone, or N/M: the N-th of M shares of them, as a job array does")
+    add("--status", action="store_true", help="train nothing; say how far it is, and what is known")
+    add("--mem_scores", metavar="FILE", type=Path, help="published memorisation values to compare with")
+    return parser
+
+
+def _check_there(path: Path) -> None:
+    if not (path / "study.json").exists():
+        raise FileNotFoundError(
+            f"{path} is no folder of a study: begin one with bat-fast study memorisation --recipe NAME --out "
+            f"{path}"
+        )
+
+
+def _share(text: str | None) -> tuple[int, int] | None:
+    """``7`` and ``7/100``: which of how many shares; (7, 0) is model 7 alone."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)(?:/(\d+))?", text)
+    number, parts = (int(found[1]), int(found[2] or 0)) if found else (-1, 0)
+    if found is None or (found[2] is not None and not number < parts):
+        raise ValueError(f"--job must be the number of a model, or N/M with N below M, got {text!r}")
+    return number, parts
+
+
+def _train(folder: StudyFolder, config: TrainConfig, share: tuple[int, int] | None, workers: int) -> None:
+    from bat_fast.report.progress import counting
+    from bat_fast.study.jobs import work_together
+
+    k = folder.read_plan().k
+    jobs: Sequence[int] = range(k)
+    if share is not None:
+        jobs = range(share[0], k, share[1]) if share[1] else [share[0]]
+        if share[0] >= k:
+            raise ValueError(f"--job: there are models 0 to {k - 1}, and no {share[0]}")
+    try:
+        with counting("models") as tell:
+            work_together(folder, config, jobs, workers, tell)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; continue with: bat-fast study memorisation {folder.path}") from None
+
+
+def _estimate(folder: StudyFolder, config: TrainConfig, published: Path | None) -> None:
+    from bat_fast.study.jobs import read_splits
+    from bat_fast.study.rank import spearman
+    from bat_fast.study.scores import read_scores, write_scores
+    from bat_fast.study.summary import most_memorised, summary
+
+    splits = read_splits(config)
+    theirs = None if published is None else read_scores(published, splits.train)
+    found = write_scores(folder, splits)
+    print("\n".join(summary(folder.read_plan(), found)))
+    for prefix, title in (("", "clean"), ("robust_", "robust")):
+        if f"tr_{prefix}mem" in found:
+            print(f"most memorised, {title}")
+            print("\n".join(f"  {line}" for line in most_memorised(found, prefix)))
+    if theirs is not None:
+        value, low, high, n = spearman(found["tr_mem"], theirs.of(found["tr_index"]))
+        print(f"rank correlation with {published}: {value:.3f} [{low:.3f}, {high:.3f}] on {n} samples")
+    print(f"values      {folder.scores}")

@@ -1,0 +1,102 @@
+"""One model of many: trained as a run is, with nothing measured or written on the way."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bat_fast import data
+from bat_fast._logits import eval_mode, logits_of, missed
+from bat_fast.attacks import Attack
+from bat_fast.config import TrainConfig, settled
+from bat_fast.config.limits import in_fractions
+from bat_fast.device import pick_device, set_backends
+from bat_fast.train import build
+from bat_fast.train.feed import Feed
+from bat_fast.train.meter import EpochMeter
+from bat_fast.train.optimizer import set_rate
+from bat_fast.train.snapshot import begin_epoch
+from bat_fast.train.validation import eval_attack
+
+
+def train_model(config: TrainConfig, splits: data.Splits, device: str) -> nn.Module:
+    """The model that the last epoch leaves: bit for bit the one of a run with these settings and data.
+
+    A run validates after each epoch and writes checkpoints; here is neither, so that no image is looked at
+    but those of ``splits.train``.
+
+    Args:
+        config: the settings.
+        splits: the data; ``train`` is what the model sees.
+        device: where it is trained.
+
+    Raises:
+        ValueError: a setting is out of range. FloatingPointError: the loss is no longer finite.
+    """
+    build.check(config)
+    config = settled(config)
+    optim = in_fractions(config).optim
+    set_backends(config.cuda.tf32, config.cuda.benchmark)
+    feed = Feed(config, device, splits)
+    loader, train = feed.train, feed.splits.train
+    parts = build.parts(config, feed.shape, device, samples=feed.ids, mean=train.mean, std=train.std)
+    steps = config.epochs * len(loader)
+    for epoch in range(config.epochs):
+        meter, done = EpochMeter(device), epoch / config.epochs
+        begin_epoch(config.seed, epoch, None, loader, meter, parts.step)
+        parts.step.set_progress(done)
+        parts.model.train()
+        for number, batch in enumerate(loader, epoch * len(loader)):
+            set_rate(parts.optimizer, optim, number, steps)
+            parts.step(batch, epoch, meter, awp=done >= optim.awp_start)
+            if parts.average is not None and done >= optim.average_start and not parts.step.health.left_out:
+                parts.average.update_parameters(parts.model)
+    parts.step.health.settle()
+    return parts.evaluated
+
+
+class Correct(NamedTuple):
+    """Which images of a split a model gets right, each [N] bool in the order of the split."""
+
+    clean: Tensor
+    robust: Tensor | None
+    """Under the attack; None without one."""
+
+
+def correctness(model: nn.Module, source: data.Source, attack: Attack | None, batch_size: int) -> Correct:
+    """One pass over the images of ``source``, clean and attacked; the model is in eval mode."""
+    device = str(next(model.parameters()).device)
+    loader = data.create_loader(source, batch_size, shuffle=False, seed=0, device=device)
+    clean, robust = [], []
+    with eval_mode(model), torch.no_grad():
+        for batch in loader:
+            clean.append(~missed(logits_of(model(batch.x), len(batch.y)), batch.y))
+            if attack is not None:
+                x_adv = attack(batch.x, batch.y, index=batch.index, draw=0)
+                robust.append(~missed(logits_of(model(x_adv), len(batch.y)), batch.y))
+    return Correct(torch.cat(clean).cpu(), torch.cat(robust).cpu() if robust else None)
+
+
+def answers(
+    config: TrainConfig, splits: data.Splits, attack: str | None, device: str, *, whole: data.Source
+) -> dict[str, np.ndarray]:
+    """Train a model and keep what it gets right, as packed bits: ``train_clean``, ``test_clean`` and, with an
+    attack, ``train_robust``, ``test_robust``.
+
+    Args:
+        config, splits, device: of `train_model`.
+        attack: such as ``pgd10``, in the ball of the training; None measures clean images alone.
+        whole: the training samples that are judged, whether the model saw them or not.
+    """
+    device = pick_device(device)
+    model = train_model(config, splits, device)
+    judge = None if attack is None else eval_attack(settled(config), model, attack, "test")
+    found = {}
+    for split, source in (("train", whole), ("test", splits.test)):
+        for kind, bits in correctness(model, source, judge, config.eval.batch_size)._asdict().items():
+            if bits is not None:
+                found[f"{split}_{kind}"] = np.packbits(bits.numpy())
+    return found
