@@ -145,6 +145,9 @@ class EvalConfig(Settings, place="eval"):
     """PGD steps of the validation that chooses the best epoch."""
     test_steps: int = 20
     """PGD steps of the final test."""
+    test_attack: str | None = None
+    """The attack of the final test by name, as ``eval --attack`` takes it: ``pgd50x10-any``; None is PGD with
+    ``test_steps``."""
     step_size: Ratio | None = None
     """Step of validation and test; None is that of the attack."""
     batch_size: int = 256

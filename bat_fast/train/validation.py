@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from bat_fast.attacks import Attack
-from bat_fast.config import TrainConfig
+from bat_fast.config import EvalConfig, TrainConfig
 from bat_fast.evaluate import evaluate
-from bat_fast.evaluate.attacks import make_attack
+from bat_fast.evaluate.attacks import make_attack, takes
 from bat_fast.runs.metrics import metric
 from bat_fast.train.feed import Feed
 
@@ -33,12 +33,31 @@ def eval_attack(config: TrainConfig, model: nn.Module, name: str, split: str = "
     )
 
 
+def test_attack(settings: EvalConfig) -> str:
+    """The name of the attack of the final test.
+
+    Raises:
+        ValueError: ``eval.test_attack`` is none that training can make.
+    """
+    name = settings.test_attack
+    if name is None:
+        return f"pgd{settings.test_steps}"
+    try:
+        usable = "step_size" in takes(name) or "-step" in name
+    except ValueError as error:
+        raise ValueError(f"eval.test_attack: {error}") from None
+    if not usable:
+        raise ValueError(f"eval.test_attack must be PGD, such as pgd50x10-any, got {name!r}")
+    return name
+
+
 def accuracies(
     config: TrainConfig, feed: Feed, model: nn.Module, split: str, attack: str
 ) -> dict[str, float]:
     """The clean accuracy on a split and that under ``attack``, in [0, 1], named by `metric`."""
     counts = evaluate(model, feed.eval(split), eval_attack(config, model, attack, split))
-    return {metric(split, "clean"): counts["clean_acc"], metric(split, attack): counts["robust_acc"]}
+    named = metric(split, attack.replace("-", "_"))
+    return {metric(split, "clean"): counts["clean_acc"], named: counts["robust_acc"]}
 
 
 def chosen(
