@@ -15,6 +15,7 @@ from bat_fast.attacks.goal import Goal
 from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.step import Step
+from bat_fast.attacks.targets import random_targets
 
 _MOST_RESTARTS = 255
 _APART = 1 << 24  # draws between the starts of one call: no training has so many epochs
@@ -64,6 +65,9 @@ class PGD(Attack):
         steps: number of gradient steps, >= 0.
         restarts: number of runs, each from another random start, >= 1. The first misclassified image counts,
             and where there is none, the one with the largest loss.
+        any_step: return the first misclassified image of each run, be it its start or after any of its steps,
+            rather than its last image; costs a forward pass more in each step. `broke_at` then says when.
+        targeted: where the caller names no ``targets``, move towards a random other class.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
         model, eps, step_size, norm, loss, random_start, bn_mode, precision, engine, seed, start_scale,
             bn_updates, clip_start, lo, hi: as in `bat_fast.attacks.Attack`.
@@ -93,6 +97,8 @@ class PGD(Attack):
         seed: int = 0,
         *,
         restarts: int = 1,
+        any_step: bool = False,
+        targeted: bool = False,
         start_scale: float = 1.0,
         bn_updates: bool | str = False,
         clip_start: bool = True,
@@ -112,7 +118,10 @@ class PGD(Attack):
         if restarts > 1 and not random_start:
             raise ValueError("restarts: without random_start all runs are the same one")
         self.steps, self.restarts = steps, restarts
-        self.project = bool(project)
+        self.any_step, self.targeted, self.project = bool(any_step), bool(targeted), bool(project)
+        self.broke_at: Tensor | None = None
+        """After a call with ``any_step``: [N] int64, the steps after which each image was first misclassified
+        in the run that broke it, 0 at the start, and -1 where none did."""
 
     @property
     def step(self) -> Step:
@@ -125,7 +134,9 @@ class PGD(Attack):
 
     def run(self, adv: Tensor, problem: Problem) -> None:
         """Take all steps of PGD, once or from several starts."""
-        self._climb(adv, problem)
+        if self.targeted and problem.targets is None:
+            problem = replace(problem, targets=self._aims(problem))
+        self.broke_at = self._climb(adv, problem)
         if self.restarts == 1:
             return
         best = self._score(adv, problem)
@@ -133,14 +144,36 @@ class PGD(Attack):
             if bool((best == torch.inf).all()):
                 return
             other = self.start(problem.clean, problem.index, problem.draw + number * _APART)
-            self._climb(other, problem)
+            broke_at = self._climb(other, problem)
             score = self._score(other, problem)
             better = score > best
             adv[better], best[better] = other[better], score[better]
+            if self.broke_at is not None and broke_at is not None:
+                self.broke_at[better] = broke_at[better]
 
-    def _climb(self, adv: Tensor, problem: Problem) -> None:
-        if self.steps:
-            self.iterate(self.loop_for(problem.objective), adv=adv, **problem.tensors)
+    def _climb(self, adv: Tensor, problem: Problem) -> Tensor | None:
+        """One run; with ``any_step`` also when each image broke, [N]."""
+        loop = self.loop_for(problem.objective)
+        if not self.any_step:
+            if self.steps:
+                self.iterate(loop, adv=adv, **problem.tensors)
+            return None
+        first, broke_at = adv.clone(), torch.full_like(problem.y, -1)
+        for done in range(self.steps + 1):
+            if done:
+                self.iterate(replace(loop, steps=1), adv=adv, **problem.tensors)
+            broken = missed(logits_of(self.model(adv)), problem.y) & (broke_at < 0)
+            first[broken], broke_at[broken] = adv[broken], done
+            if bool((broke_at >= 0).all()):
+                break
+        adv.copy_(torch.where((broke_at >= 0).view(-1, 1, 1, 1), first, adv))
+        return broke_at
+
+    def _aims(self, problem: Problem) -> Tensor:
+        """A random other class [N] for each image."""
+        classes, index = logits_of(self.model(problem.clean[:1])).shape[1], problem.index
+        index = torch.arange(len(problem.y), device=problem.y.device) if index is None else index
+        return random_targets(problem.y, index, classes, seed=self.seed, draw=problem.draw)
 
     def _score(self, adv: Tensor, problem: Problem) -> Tensor:
         """The row losses [N] at ``adv``, infinite where it is misclassified."""

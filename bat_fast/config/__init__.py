@@ -155,6 +155,9 @@ class EvalConfig(Settings, place="eval"):
     """Test images, evenly spread, that the final test also judges by AutoAttack (``test/aa_acc``); 0 is none.
     An image that withstands it costs 7900 passes. None is 1000 on a GPU, and none on a CPU, where that may
     take longer than the training."""
+    test_attack: str | None = None
+    """The attack of the final test by name, as ``eval --attack`` takes it: ``pgd50x10-any``; None is PGD with
+    ``test_steps``."""
     step_size: Ratio | None = None
     """Step of validation and test; None is that of the attack."""
     batch_size: int = 256

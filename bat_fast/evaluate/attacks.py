@@ -23,6 +23,8 @@ _WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
     "aa-plus": ("autoattack", {"version": "plus"}),
     "aa-rand": ("autoattack", {"version": "rand"}),
 }
+_FLAGS = {"any": "any_step", "targeted": "targeted"}
+_SUFFIXES = r"(?:[-_](?:any|targeted|step\d*\.\d+))*"
 
 
 def make_attack(
@@ -34,6 +36,8 @@ def make_attack(
         name: one of `bat_fast.attacks.by_name`, with the number of steps behind it where it takes any, and
             that of restarts: ``pgd20``, ``pgd100x10``, ``fgsm``; or one of ``apgd-ce``, ``apgd-dlr``,
             ``apgd-t``, ``fab-t``, ``aa`` (AutoAttack), ``aa-quick`` or ``quick``, ``aa-plus``, ``aa-rand``.
+            Behind those of PGD also ``-any`` (an image broken at any step of any run is broken),
+            ``-targeted`` (towards a random other class) and ``-step0.003`` (in pixels): ``pgd50x10-any``.
         model: to attack.
         step_size: step in pixels, for the attacks whose number of steps is named.
         options: of the attack: ``eps``, ``norm``, ``seed``, ...
@@ -43,7 +47,7 @@ def make_attack(
     """
     kind, how = _read(name)
     if "steps" in how and not kind.parameter_free:
-        how["step_size"] = step_size
+        how.setdefault("step_size", step_size)
     try:
         return kind(model, **how, **options)
     except TypeError as error:
@@ -52,7 +56,7 @@ def make_attack(
             raise
         own = "its own number of steps" if refused[2] == "steps" else f"{refused[2]} of its own"
         has = own if refused[1] == "multiple values" else f"no {refused[2]}"
-        plain = re.sub(r"\d+(x\d+)?$", "", name)
+        plain = re.sub(rf"\d*(x\d+)?{_SUFFIXES}$", "", name)
         raise ValueError(f"attack {name!r}: {plain} has {has}, so leave it out") from None
 
 
@@ -99,17 +103,21 @@ def word_of(name: str, attack: Attack) -> str:
 def _read(name: str) -> tuple[type[Attack], dict[str, Any]]:
     """The kind of attack that ``name`` means, and the options that it says."""
     kinds = by_name()
-    match = re.fullmatch(r"(.+?)(\d*)(?:(?<=\d)x(\d+))?", name)
+    match = re.fullmatch(rf"(.+?)(\d*)(?:(?<=\d)x(\d+))?({_SUFFIXES})", name)
     word = match[1] if match else name
     written, how = _WRITTEN.get(word.replace("_", "-"), (word, {}))
     if match is None or written not in kinds:
         known = [*kinds, *_WRITTEN]
         raise ValueError(
             f"there is no attack {name!r}; there are {', '.join(known)} (pgd20 takes 20 steps, pgd20x5 from "
-            f"five starts){hint(word, known)}"
+            f"five starts, pgd20x5-any counts each step, pgd20-step0.003 has its own){hint(word, known)}"
         )
     numbers = {"steps": match[2], "restarts": match[3]}
-    return kinds[written], how | {key: int(value) for key, value in numbers.items() if value}
+    how = how | {key: int(value) for key, value in numbers.items() if value}
+    for suffix in filter(None, re.split("[-_]", match[4])):
+        step = suffix.removeprefix("step")
+        how |= {_FLAGS[suffix]: True} if suffix in _FLAGS else {"step_size": float(step)}
+    return kinds[written], how
 
 
 def takes(name: str) -> set[str]:

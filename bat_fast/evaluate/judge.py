@@ -169,7 +169,10 @@ def _described(attack: Attack | None, norm: str, eps: float) -> dict[str, Any]:
     shared = {"norm": attack.norm, "eps": attack.eps}
     if isinstance(attack, AutoAttack):
         return {**shared, "mode": attack.mode, "version": attack.version, "seed": attack.seed}
-    more = {name: getattr(attack, name) for name in ("restarts",) if getattr(attack, name, 1) != 1}
+    usual = {"restarts": 1, "any_step": False, "targeted": False}
+    more = {
+        name: value for name, usually in usual.items() if (value := getattr(attack, name, usually)) != usually
+    }
     return {**shared, "step_size": attack.step_size, "steps": getattr(attack, "steps", None), **more}
 
 

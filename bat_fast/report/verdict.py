@@ -11,7 +11,10 @@ from bat_fast.report.run import Run
 from bat_fast.runs.metrics import attacks_on, metric, title
 
 _Z = 1.96
-_SAME = ("data.name", "attack.norm", "attack.eps", "eval.test_steps", "eval.step_size")
+_SAME = (
+    *("data.name", "attack.norm", "attack.eps"),
+    *("eval.test_attack", "eval.test_steps", "eval.step_size"),
+)
 
 
 def verdict(

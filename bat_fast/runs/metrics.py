@@ -16,6 +16,7 @@ _TITLES = {
     "fab_t": "FAB-T",
     "worst": "worst of all",
 }
+_SUFFIXES = {"any": "any step", "targeted": "targeted"}
 
 
 def metric(split: str, attack: str) -> str:
@@ -33,7 +34,9 @@ def title(attack: str) -> str:
     """An attack as people write it: ``PGD-20`` for ``pgd20``."""
     if attack in _TITLES:
         return _TITLES[attack]
-    match = re.fullmatch(r"([a-z]+)(\d+)(?:x(\d+))?", attack)
+    match = re.fullmatch(r"([a-z]+)(\d+)(?:x(\d+))?((?:_any|_targeted|_step[\d.]+)*)", attack)
     if match is None:
         return attack
-    return f"{match[1].upper()}-{match[2]}" + (f", {match[3]} starts" if match[3] else "")
+    more = [f"{match[3]} starts"] if match[3] else []
+    more += [_SUFFIXES.get(suffix, f"step {suffix[4:]}") for suffix in match[4].split("_")[1:]]
+    return ", ".join([f"{match[1].upper()}-{match[2]}", *more])

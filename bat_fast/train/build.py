@@ -20,7 +20,7 @@ from bat_fast.train.feed import Feed
 from bat_fast.train.optimizer import build_average, build_optimizer
 from bat_fast.train.schedule import learning_rate
 from bat_fast.train.step import TrainStep
-from bat_fast.train.validation import validation_attack
+from bat_fast.train.validation import test_attack, validation_attack
 from bat_fast.train.whole import Whole
 from bat_fast.world.ranks import ALONE, World
 
@@ -31,7 +31,8 @@ def check(config: TrainConfig) -> None:
     """Raise ValueError naming the first setting that is out of its range (`bat_fast.config.limits`)."""
     check_limits(config)
     check_name(config.device)
-    validation_attack(config)
+    validation_attack(config.eval)
+    test_attack(config.eval)
 
 
 def recorded(config: TrainConfig, splits: data.Splits | None, model: nn.Module | None) -> TrainConfig:

@@ -16,7 +16,7 @@ from bat_fast.train.build import Parts
 from bat_fast.train.feed import Feed
 from bat_fast.train.resume import load_best
 from bat_fast.train.snapshot import load_state
-from bat_fast.train.validation import accuracies, autoattack
+from bat_fast.train.validation import accuracies, autoattack, test_attack
 
 
 def finish(
@@ -40,7 +40,7 @@ def finish(
         device: where it ran.
     """
     load_state(parts, load_best(folder, best))
-    test = accuracies(config, feed, parts.evaluated, "test", f"pgd{config.eval.test_steps}")
+    test = accuracies(config, feed, parts.evaluated, "test", test_attack(config.eval))
     judged = autoattack(config, feed, parts.evaluated, device)
     test |= judged.pop("metrics") if judged else {}
     for line in data_warnings(feed, best | test):

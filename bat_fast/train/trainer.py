@@ -93,7 +93,7 @@ class Trainer:
         self.model, self.method, self.step = self.parts.model, self.parts.method, self.parts.step
         self.identity = identity(self.splits)
         self.alarm = collapse_alarm(self.parts.attack, self.feed)
-        self._val_attack = validation_attack(config)
+        self._val_attack = validation_attack(config.eval)
         self.epoch, self.rows = 0, list[dict[str, Any]]()  # epochs done, and what was measured in each
         self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bat_fast.attacks import Attack
-from bat_fast.config import TrainConfig
+from bat_fast.config import EvalConfig, TrainConfig
 from bat_fast.evaluate import evaluate
 from bat_fast.evaluate.attacks import make_attack, word_of
 from bat_fast.evaluate.judge import evaluate_model
@@ -37,19 +37,27 @@ def eval_attack(config: TrainConfig, model: nn.Module, name: str, split: str = "
     )
 
 
-def validation_attack(config: TrainConfig) -> str:
-    """The name of the attack that validates, as it is in those of metrics: ``pgd10``, ``aa_quick``.
+def validation_attack(settings: EvalConfig) -> str:
+    """The attack that validates, by the name that it has in metrics: ``pgd10``, ``aa_quick``.
 
     Raises:
         ValueError: there is no such attack.
     """
-    name = config.eval.attack
+    return _named("attack", settings.attack, settings.val_steps)
+
+
+def test_attack(settings: EvalConfig) -> str:
+    """That of the final test, likewise."""
+    return _named("test_attack", settings.test_attack, settings.test_steps)
+
+
+def _named(setting: str, name: str | None, steps: int) -> str:
     if name is None:
-        return f"pgd{config.eval.val_steps}"
+        return f"pgd{steps}"
     try:
         return word_of(name, make_attack(name, nn.Identity()))
     except ValueError as error:
-        raise ValueError(f"eval.attack: {error}") from None
+        raise ValueError(f"eval.{setting}: {error}") from None
 
 
 def accuracies(

@@ -8,6 +8,7 @@ import torch
 from bat_fast.cli import main
 from bat_fast.evaluate.attacks import make_attack
 from bat_fast.evaluate.judge import evaluate_model
+from bat_fast.runs.metrics import title
 from bat_fast.runs.proportion import wilson
 from bat_fast.train import Trainer
 
@@ -78,6 +79,23 @@ def test_names_of_attacks():
     towards = make_attack("apgd_t", Threshold(), eps=0.2)
     assert (towards.targets, towards.loss) == (9, "dlr")
     assert make_attack("aa-quick", Threshold(), eps=0.2).mode == "quick"
+    published = make_attack("pgd50x10-any", Threshold(), eps=0.2, step_size=0.05)
+    assert (published.steps, published.restarts, published.any_step) == (50, 10, True)
+    own = make_attack("pgd20-step0.003-targeted", Threshold(), eps=0.2, step_size=0.05)
+    assert (own.step_size, own.targeted, own.any_step) == (0.003, True, False)
+
+
+def test_attacks_as_published_have_names_of_their_own():
+    names = ["pgd2", "pgd2-step0.003", "pgd2x2-any", "pgd2-targeted"]
+    found = evaluate_model(Threshold(), [(X, Y)], names, eps=0.1, step_size=0.02)
+    assert {f"test/{name.replace('-', '_')}_acc" for name in names} <= set(found["metrics"])
+    assert found["attacks"]["pgd2_step0.003"]["step_size"] == 0.003
+    assert found["attacks"]["pgd2"] == {"norm": "linf", "eps": 0.1, "step_size": 0.02, "steps": 2}
+    assert found["attacks"]["pgd2x2_any"] == found["attacks"]["pgd2"] | {"restarts": 2, "any_step": True}
+    assert found["metrics"]["test/pgd2x2_any_acc"] <= found["metrics"]["test/pgd2_acc"]
+    assert title("pgd50x10_any") == "PGD-50, 10 starts, any step"
+    assert title("pgd20_step0.003") == "PGD-20, step 0.003"
+    assert title("pgd20_targeted") == "PGD-20, targeted"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,8 @@ def test_names_of_attacks():
         (["aa"], {"loss": "ce"}, "loss: of the attacks aa none takes it"),
         (["fgsm"], {"step_size": 0.1}, "step_size: of the attacks fgsm none takes it"),
         (["fgsm20"], {}, "its own number of steps"),
+        (["square-any"], {}, "square has no any_step, so leave it out"),
+        (["pgd2-step0.003"], {"step_size": 0.1}, "step_size: of the attacks pgd2-step0.003 none takes it"),
         (["pdg20"], {}, "did you mean pgd"),
         (["pgd2"], {"eps": []}, "eps: say one radius"),
         (["pgd2"], {"per_sample": "a.csv"}, "verdicts of AutoAttack at one radius"),

@@ -37,7 +37,7 @@ def test_the_end_of_a_run_has_autoattack(small, tmp_path, monkeypatch):
 
 def test_the_name_of_the_attack_that_validates():
     def name(**how):
-        return validation_attack(TrainConfig(eval=EvalConfig(**how)))
+        return validation_attack(EvalConfig(**how))
 
     assert (name(val_steps=7), name(attack="pgd20x2")) == ("pgd7", "pgd20x2")
     assert name(attack="quick") == name(attack="aa-quick") == "aa_quick"

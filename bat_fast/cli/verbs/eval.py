@@ -60,7 +60,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("run", help="run folder, model.safetensors, FILE.pt or FILE.safetensors of weights, or timm:NAME")
     add("--split", choices=("train", "val", "test"), default="test", help="part of the data (default: test)")
-    add("--attack", nargs="+", help="clean, pgd20, pgd100x10 (10 starts), fgsm, apgd-ce, square, aa, ...")
+    add("--attack", nargs="+", help="clean, pgd20, pgd50x10-any (10 starts, any step), apgd-ce, aa, ...")
     add("--steps", type=int, help="PGD steps, where no --attack is named (default: 20)")
     add("--eps", type=Ratio, nargs="+", help="radius such as 8/255, or several (default: of the training)")
     add("--norm", choices=("linf", "l2"), help="of the ball (default: that of the training)")
