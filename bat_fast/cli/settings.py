@@ -12,7 +12,7 @@ import yaml
 
 from bat_fast._seal import check_text
 from bat_fast.cli.catalogue import data_names, method_names, options_of, types
-from bat_fast.cli.parser import Parser
+from bat_fast.cli.run_options import run_options, run_parser
 from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words, stored_file
 from bat_fast.config import TrainConfig, recipes
 from bat_fast.config.data import GIVEN
@@ -34,6 +34,8 @@ class Command(NamedTuple):
     """Whether the user has named the run folder; another one is numbered where it is taken."""
     seeds: tuple[int, ...] = ()
     """Train a run for each of them, into ``out/seed-N``; none trains one run, with the seed of ``config``."""
+    record: bool = False
+    """Whether to keep what each sample does in each epoch."""
 
 
 def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
@@ -70,7 +72,7 @@ def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
         sys.exit(0)
     label = Path(run.recipe[-1]).name if run.recipe else config.method["name"]
     out = run.out or RunFolder.default_path(label, None if run.seeds else config.seed)
-    return Command(config, out, run.resume, run.dry_run, run.out is not None, tuple(run.seeds))
+    return Command(config, out, run.resume, run.dry_run, run.out is not None, tuple(run.seeds), run.record)
 
 
 def read_run(path: Path, arguments: list[str], also: Iterable[str] = ()) -> TrainConfig:
@@ -98,46 +100,6 @@ def read_run(path: Path, arguments: list[str], also: Iterable[str] = ()) -> Trai
         if fixed and key != "data.root" and asked_for.get(key) != there.get(key):
             raise ValueError(f"--{key} does not go with --run: model and images are those of the run")
     return wanted
-
-
-def run_parser() -> Parser:
-    """Reads what is said about the run itself, and leaves the settings alone."""
-    parser = Parser("train", "", add_help=False)
-    add = parser.add_argument
-    add("--recipe", action="append", default=[], help="shipped settings; `bat-fast recipes` lists them")
-    add("--config", action="append", default=[], help="YAML file with settings")
-    add("--out", type=Path, help="run folder (default: runs/NAME-DATE-TIME-sSEED)")
-    add("--fast", action="store_true", help="the same as --speed fast")
-    add("--resume", action="store_true", help="continue the run in --out")
-    add(
-        "--seeds",
-        nargs="+",
-        type=int,
-        default=[],
-        metavar="N",
-        help="train a run for each seed, into OUT/seed-N, and compare them; --resume leaves out what is done",
-    )
-    add(
-        "--dry-run",
-        "--dry_run",
-        action="store_true",
-        help="check the settings, build model and method, and stop: no data is read, no file written",
-    )
-    add(
-        "--print_config",
-        "--print-config",
-        nargs="?",
-        const="",
-        metavar="skip_default",
-        help="print the settings as YAML, all or those that are no default, and stop",
-    )
-    add("-h", "--help", action="store_true", help="show this, and stop")
-    return parser
-
-
-def run_options() -> list[str]:
-    """The options of `run_parser`."""
-    return run_parser().options()
 
 
 def _recipe(name: str) -> list[Said]:

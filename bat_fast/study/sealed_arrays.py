@@ -16,10 +16,11 @@ _KEY = "sha256_of_the_rest"
 Array = np.ndarray[Any, Any]
 
 
-def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
+def write_arrays(path: Path, arrays: dict[str, Array], *, compress: bool = True) -> None:
     """Write ``arrays`` and their checksum to ``path``, as a whole or not at all."""
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays, **{_KEY: np.array(_mark(arrays))})  # type: ignore[arg-type]
+    save = np.savez_compressed if compress else np.savez
+    save(content, **arrays, **{_KEY: np.array(_mark(arrays))})  # type: ignore[arg-type]
     atomic_write(path, lambda file: file.write(content.getvalue()))
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from bat_fast.report.intervals import Mean
+from bat_fast.study.ablation import Effect
 from bat_fast.study.estimate import models_needed, worst_error
 from bat_fast.study.folder import Plan
+from bat_fast.study.groups import Groups
 from bat_fast.study.scores import ATYPICAL
 from bat_fast.study.sealed_arrays import Array
 
@@ -45,3 +50,23 @@ def most_memorised(found: dict[str, Array], prefix: str = "", count: int = 5) ->
         f"{found[f'tr_{prefix}unseen'][i]:.0%} without)"
         for i in np.argsort(-mem, kind="stable")[:count]
     ]
+
+
+def effect_lines(effects: Sequence[Effect], groups: Groups) -> list[str]:
+    """Accuracies of an ablation, each with the half width of its interval."""
+    lines = [
+        f"{groups.train.sum()} of {len(groups.train)} training and {groups.test.sum()} of {len(groups.test)} "
+        f"test samples are atypical ({groups.kind} memorisation); +- is the 95 % t-interval over seeds",
+        f"{'without':<10}{'test images':<13}{'':<8}{'accuracy':<18}than without as many others",
+    ]
+    for one in effects:
+        against = "" if one.against is None else _points(one.against, signed=True)
+        lines.append(
+            f"{one.condition:<10}{one.group:<13}{one.kind:<8}{_points(one.mean):<18}{against}".rstrip()
+        )
+    return lines
+
+
+def _points(mean: Mean, *, signed: bool = False) -> str:
+    width = "" if mean.half_width is None else f" +- {100 * mean.half_width:.1f}"
+    return f"{100 * mean.value:{'+' if signed else ''}.1f}{width}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bat_fast.batch import Batch
 from bat_fast.methods import Terms
+
+if TYPE_CHECKING:
+    from bat_fast.train.trainer import Trainer
 
 
 class Observer:
@@ -14,6 +17,9 @@ class Observer:
     An observer changes nothing: the weights of a run are the same with it and without. Reading a number of
     ``terms`` on the host waits for a GPU, so add up on the device and read once an epoch.
     """
+
+    def begin(self, trainer: Trainer) -> None:
+        """Before the first epoch of this process, with the run as it is then, new or resumed."""
 
     def step(self, batch: Batch, terms: Terms, epoch: int) -> None:
         """After an update.

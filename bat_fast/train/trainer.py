@@ -126,6 +126,8 @@ class Trainer:
 
     def _fit(self) -> dict[str, Any]:
         robust = metric("val", self._val_attack)
+        for observer in self.observers:
+            observer.begin(self)
         bar = Progress(self.config.epochs, len(self.loader), robust, bar=self.progress)
         with bar as progress, Interruption() as interruption:
             while self.epoch < self.config.epochs and not self.stopped:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bat_fast.cli.settings import Command
     from bat_fast.config import TrainConfig
     from bat_fast.runs.folder import RunFolder
+    from bat_fast.train import Observer
 
 SUMMARY = "train a model: bat-fast train --recipe digits-bat"
 
@@ -35,7 +36,7 @@ def run(words: list[str]) -> None:
         _train_seeds(command)
     else:
         folder = RunFolder(command.out, numbered=not command.named)
-        out = _train(command.config, folder, command.resume)
+        out = _train(command.config, folder, command.resume, record=command.record)
         print(f"report      bat-fast report {shlex.quote(str(out))}")
 
 
@@ -53,18 +54,25 @@ def _train_seeds(command: Command) -> None:
         if command.resume and folder.is_finished(config):
             print(f"run folder  {folder.path} (finished)", flush=True)
             continue
-        _train(config, folder, command.resume, again)
+        _train(config, folder, command.resume, again, record=command.record)
     paths = [folder.path for folder in folders.values()]
     print_comparison(group_runs(paths))
     print(f"report      bat-fast report {shlex.join(map(str, paths))}")
 
 
-def _train(config: TrainConfig, folder: RunFolder, resume: bool, again: str | None = None) -> Path:
+def _train(
+    config: TrainConfig, folder: RunFolder, resume: bool, again: str | None = None, *, record: bool = False
+) -> Path:
     """Train one run and print its results; the folder that it took. ``again`` is the command to go on."""
     from bat_fast.report.table import print_results
     from bat_fast.train import Trainer
 
-    trainer = Trainer(config, folder, resume=resume)
+    observers: list[Observer] = []
+    if record or (resume and (folder.path / "samples").is_dir()):
+        from bat_fast.study.record import SampleRecord
+
+        observers.append(SampleRecord())
+    trainer = Trainer(config, folder, resume=resume, observers=observers)
     out = trainer.folder.path
     print(f"run folder  {out}", flush=True)
     print(f"data        {trainer.feed.describe()}", flush=True)

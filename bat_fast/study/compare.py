@@ -1,0 +1,67 @@
+"""A recorded run beside the memorisation values of its samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from bat_fast import data
+from bat_fast.runs.folder import RunFolder
+from bat_fast.study.proxies import HARDER, proxies
+from bat_fast.study.rank import Correlation, spearman
+from bat_fast.study.record import read_record
+from bat_fast.study.scores import Scores, read_scores
+from bat_fast.study.sealed_arrays import Array, write_arrays
+
+
+def read_per_sample(run: Path) -> dict[str, Array]:
+    """What the record of a run says about each training sample; also written to ``per_sample.npz``.
+
+    Returns:
+        ``index`` [n], ``labels`` [n] and the values of `bat_fast.study.proxies.proxies` [n].
+
+    Raises:
+        FileNotFoundError: there is no record. ValueError: it is damaged.
+    """
+    ids, labels, table = read_record(run)
+    found = {"index": ids, "labels": labels, **proxies(table["margin"], table["loss"], table["q"])}
+    write_arrays(run / "per_sample.npz", found)
+    return found
+
+
+def train_split(run: Path) -> data.Splits:
+    """The data that a run was trained on.
+
+    Raises:
+        FileNotFoundError: there is no run. ValueError, OSError: its data cannot be had.
+    """
+    file = RunFolder(run).config
+    if not file.exists():
+        raise FileNotFoundError(f"{run} is no run folder: there is no config.yaml in it")
+    said = yaml.safe_load(file.read_text())
+    settings, choose = said["data"], said["eval"]["choose"]
+    known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
+    splits = data.load(settings["name"], seed=said["seed"], **known)
+    if choose != "val" and len(splits.val):
+        splits = splits._replace(train=data.joined(splits.train, splits.val))
+    return splits
+
+
+def scores_for(run: Path, path: Path) -> Scores:
+    """Memorisation values for the samples of a run; arguments and errors of `read_scores`."""
+    return read_scores(path, train_split(run).train)
+
+
+def correlations(found: dict[str, Array], scores: Scores) -> dict[str, dict[str, Correlation]]:
+    """Rank correlation of each proxy with each kind of memorisation, positive where harder is more memorised.
+
+    Args:
+        found: of `read_per_sample`.
+        scores: values by id.
+    """
+    kinds = ["clean"] if scores.robust is None else ["clean", "robust"]
+    return {
+        name: {kind: spearman(sign * found[name], scores.of(found["index"], kind)) for kind in kinds}
+        for name, sign in HARDER.items()
+    }

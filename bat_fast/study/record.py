@@ -1,0 +1,161 @@
+"""What every sample does in every epoch of a run: observers of the trainer, and their files.
+
+``samples/epoch-0007.npz`` in the run folder holds what training saw of each sample in epoch 7 anyway, and
+``samples/judged-0007.npz`` what the model of that epoch gets right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bat_fast import data
+from bat_fast.batch import Batch
+from bat_fast.methods import Terms
+from bat_fast.study.lean import correctness
+from bat_fast.study.sealed_arrays import Array, read_arrays, write_arrays
+from bat_fast.train import Observer
+from bat_fast.train.validation import eval_attack
+
+if TYPE_CHECKING:
+    from bat_fast.train import Trainer
+
+FOLDER = "samples"
+
+
+class SampleRecord(Observer):
+    """Keeps margin, loss and q of each training sample as the trainer meets it, once in each epoch.
+
+    These are of the logits that the method fits to the labels (attacked images, but for `trades` and the
+    like), in train mode, before the update. A step costs a handful of operations on [N, K]; the host is not
+    waited for. A sample that an epoch has not met, or whose epoch was interrupted, is NaN.
+
+    Raises:
+        TypeError: the method does not say which logits it fits.
+    """
+
+    def begin(self, trainer: Trainer) -> None:
+        """Make room for the samples; what later epochs of an abandoned try have left is deleted."""
+        self._ids = trainer.splits.train.index
+        self._folder = _open(trainer, "epoch")
+        write_arrays(
+            self._folder / "ids.npz",
+            {"index": self._ids.numpy(), "labels": trainer.splits.train.labels.numpy()},
+        )
+        self._table = torch.full((trainer.feed.ids, 3), torch.nan, device=trainer.device)
+
+    @torch.no_grad()
+    def step(self, batch: Batch, terms: Terms, epoch: int) -> None:  # noqa: ARG002
+        """Note what the batch did."""
+        if terms.logits is None:
+            raise TypeError("record_samples: the method does not say which logits it fits; leave it out")
+        logits, y = terms.logits.float(), batch.y[:, None]
+        label = logits.gather(1, y)
+        other = logits.scatter(1, y, -torch.inf).amax(1, keepdim=True)
+        whole = logits.logsumexp(1, keepdim=True)
+        self._table[batch.index] = torch.cat([label - other, whole - label, other - whole], 1)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Write the epoch."""
+        rows = self._table.cpu()[self._ids]
+        margin, loss, q = rows[:, 0], rows[:, 1], rows[:, 2].exp()
+        arrays = {name: _half(value) for name, value in (("margin", margin), ("loss", loss), ("q", q))}
+        write_arrays(self._folder / f"epoch-{row['epoch']:04}.npz", arrays, compress=False)
+        self._table.fill_(torch.nan)
+
+
+class JudgedRecord(Observer):
+    """Judges the model on the whole training and test split at the end of epochs, clean and attacked.
+
+    Nothing is chosen by it: it is what a study looks at.
+
+    Args:
+        every: epochs between two of them; the last epoch always counts.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+
+    def begin(self, trainer: Trainer) -> None:
+        """Make room for it."""
+        self._trainer, self._folder = trainer, _open(trainer, "judged")
+        test = trainer.splits.test
+        arrays = {"index": test.index.numpy(), "labels": test.labels.numpy()}
+        write_arrays(self._folder / "test-ids.npz", arrays)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Judge the model and write it."""
+        trainer, number = self._trainer, row["epoch"]
+        config, model = trainer.config, trainer.evaluated
+        if number % self.every and number != config.epochs:
+            return
+        attack = eval_attack(config, model, f"pgd{config.eval.val_steps}")
+        splits: tuple[tuple[str, data.Source], ...] = (
+            ("train", trainer.splits.train),
+            ("test", trainer.splits.test),
+        )
+        found = {
+            f"{split}_{kind}": np.packbits(bits.numpy())
+            for split, source in splits
+            for kind, bits in correctness(model, source, attack, config.eval.batch_size)._asdict().items()
+        }
+        write_arrays(self._folder / f"judged-{number:04}.npz", found)
+
+
+def read_record(run: Path) -> tuple[Array, Array, dict[str, Array]]:
+    """Ids [n], labels [n] and, by name, [epochs, n] float32: ``margin``, ``loss``, ``q``.
+
+    Raises:
+        FileNotFoundError: the run has no record. ValueError: it has a gap, or is damaged.
+    """
+    folder = run / FOLDER
+    files = sorted(folder.glob("epoch-*.npz"))
+    if not files:
+        raise FileNotFoundError(f"{run} has no record of its samples: train it with --record_samples")
+    if [file.stem for file in files] != [f"epoch-{number:04}" for number in range(1, len(files) + 1)]:
+        raise ValueError(f"{folder} has a gap: the run was not recorded from its first epoch on")
+    ids, epochs = read_arrays(folder / "ids.npz"), [read_arrays(file) for file in files]
+    table = {name: np.stack([one[name] for one in epochs]).astype(np.float32) for name in epochs[0]}
+    return ids["index"], ids["labels"], table
+
+
+def read_judged(run: Path) -> dict[int, dict[str, Array]]:
+    """By epoch, from 1: [n] bool by name, ``train_clean``, ``train_robust``, ``test_clean``, ``test_robust``.
+
+    Raises:
+        FileNotFoundError: the run was not judged. ValueError: a file is damaged.
+    """
+    folder = run / FOLDER
+    files = sorted(folder.glob("judged-*.npz"))
+    if not files:
+        raise FileNotFoundError(
+            f"{run} was not judged in each epoch: bat-fast study dynamics makes such a run"
+        )
+    count = {
+        "train": len(read_arrays(folder / "ids.npz")["index"]),
+        "test": len(read_arrays(folder / "test-ids.npz")["index"]),
+    }
+    return {
+        int(file.stem[-4:]): {
+            name: np.unpackbits(bits, count=count[name.partition("_")[0]]).astype(bool)
+            for name, bits in read_arrays(file).items()
+        }
+        for file in files
+    }
+
+
+def _open(trainer: Trainer, kind: str) -> Path:
+    folder: Path = trainer.folder.path / FOLDER
+    folder.mkdir(exist_ok=True)
+    for file in folder.glob(f"{kind}-*.npz"):
+        if int(file.stem[-4:]) > trainer.epoch:
+            file.unlink()
+    return folder
+
+
+def _half(values: Tensor) -> Array:
+    return values.clamp(-65504, 65504).half().numpy()
