@@ -33,6 +33,9 @@ LIMITS = {
     "data.augment.jitter": "[0, 1]",
     "data.augment.rand_augment": "[0, inf)",
     "data.extra.share": "(0, 1)",
+    "data.phases.ends": "[1, inf)",
+    "data.phases.sizes": "[1, inf)",
+    "data.phases.batches": "[1, inf)",
     "data.label_noise.rate": "[0, 1]",
     "data.label_noise.seed": "[0, inf)",
     "model.num_classes": "[2, inf)",
@@ -50,6 +53,7 @@ LIMITS = {
     "optim.weight_decay": "[0, 1]",
     "optim.milestones": PART_OF_RUN,
     "optim.gamma": "(0, 1]",
+    "optim.factors": "[0, inf)",
     "optim.warmup": PART_OF_RUN,
     "optim.micro_batches": "[1, inf)",
     "optim.label_smoothing": "[0, 1)",
@@ -104,6 +108,7 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if optim.nesterov and not (optim.name == "sgd" and optim.momentum):
         yield "optim.nesterov", "optim.nesterov needs optim.name sgd and a momentum above 0"
     yield from _problems_of_published(config)
+    yield from _problems_of_phases(config)
     if 0 < config.eval.patience < config.eval.every:
         yield (
             "eval.patience",
@@ -139,6 +144,34 @@ def _problems_of_published(config: TrainConfig) -> Iterator[tuple[str, str]]:
         )
     if choose == "last" and config.eval.patience:
         yield "eval.choose", "eval.choose last takes the last epoch: eval.patience does not go with it"
+
+
+def _problems_of_phases(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Those of settings that are lists of the same length."""
+    phases, optim = config.data.phases, config.optim
+    count = len(phases.ends) + 1
+    if list(phases.ends) != sorted(set(phases.ends)) or (phases.ends and phases.ends[-1] >= config.epochs):
+        yield (
+            "data.phases.ends",
+            f"data.phases.ends must rise and stay below epochs = {config.epochs}, got {list(phases.ends)}",
+        )
+    for name, values in (("sizes", phases.sizes), ("batches", phases.batches)):
+        if values and len(values) != count:
+            yield (
+                f"data.phases.{name}",
+                f"data.phases.{name} needs one more entry than data.phases.ends, {count}, got {list(values)}",
+            )
+    if phases.batches and config.data.extra.path is not None:
+        yield "data.phases.batches", "data.phases.batches does not go with data.extra"
+    if phases.batches and optim.micro_batches > min(phases.batches):
+        yield "optim.micro_batches", "optim.micro_batches must be at most the least of data.phases.batches"
+    marks = [mark if mark > 1 else mark * config.epochs for mark in optim.milestones]
+    if optim.schedule == "linear" and len(optim.factors) != len(marks):
+        yield "optim.factors", f"optim.factors needs one entry for each of the {len(marks)} optim.milestones"
+    if optim.schedule == "linear" and marks != sorted(marks):
+        yield "optim.milestones", f"optim.milestones must rise for linear, got {list(optim.milestones)}"
+    if optim.factors and optim.schedule != "linear":
+        yield "optim.factors", "optim.factors needs optim.schedule linear"
 
 
 def check(config: TrainConfig) -> None:

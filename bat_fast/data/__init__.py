@@ -22,7 +22,7 @@ from bat_fast.data.loaders.resident import ResidentLoader
 from bat_fast.data.parts import joined
 from bat_fast.data.sets import GIVEN, find, names
 from bat_fast.data.single import crops, has_size, load_image
-from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
+from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats, resized
 from bat_fast.ratio import Ratio
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "load_image",
     "names",
     "pixel_stats",
+    "resized",
     "shape",
     "train_images",
 ]
