@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from bat_fast.config import TrainConfig
+from bat_fast.config.phases import problems_of_phases
 
 PART_OF_RUN = "a fraction of the run in [0, 1], or epochs above 1"
 """Of a setting that is a fraction of the run, or a number of epochs where it is above 1."""
@@ -108,7 +109,7 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if optim.nesterov and not (optim.name == "sgd" and optim.momentum):
         yield "optim.nesterov", "optim.nesterov needs optim.name sgd and a momentum above 0"
     yield from _problems_of_published(config)
-    yield from _problems_of_phases(config)
+    yield from problems_of_phases(config)
     if 0 < config.eval.patience < config.eval.every:
         yield (
             "eval.patience",
@@ -144,34 +145,6 @@ def _problems_of_published(config: TrainConfig) -> Iterator[tuple[str, str]]:
         )
     if choose == "last" and config.eval.patience:
         yield "eval.choose", "eval.choose last takes the last epoch: eval.patience does not go with it"
-
-
-def _problems_of_phases(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    """Those of settings that are lists of the same length."""
-    phases, optim = config.data.phases, config.optim
-    count = len(phases.ends) + 1
-    if list(phases.ends) != sorted(set(phases.ends)) or (phases.ends and phases.ends[-1] >= config.epochs):
-        yield (
-            "data.phases.ends",
-            f"data.phases.ends must rise and stay below epochs = {config.epochs}, got {list(phases.ends)}",
-        )
-    for name, values in (("sizes", phases.sizes), ("batches", phases.batches)):
-        if values and len(values) != count:
-            yield (
-                f"data.phases.{name}",
-                f"data.phases.{name} needs one more entry than data.phases.ends, {count}, got {list(values)}",
-            )
-    if phases.batches and config.data.extra.path is not None:
-        yield "data.phases.batches", "data.phases.batches does not go with data.extra"
-    if phases.batches and optim.micro_batches > min(phases.batches):
-        yield "optim.micro_batches", "optim.micro_batches must be at most the least of data.phases.batches"
-    marks = [mark if mark > 1 else mark * config.epochs for mark in optim.milestones]
-    if optim.schedule == "linear" and len(optim.factors) != len(marks):
-        yield "optim.factors", f"optim.factors needs one entry for each of the {len(marks)} optim.milestones"
-    if optim.schedule == "linear" and marks != sorted(marks):
-        yield "optim.milestones", f"optim.milestones must rise for linear, got {list(optim.milestones)}"
-    if optim.factors and optim.schedule != "linear":
-        yield "optim.factors", "optim.factors needs optim.schedule linear"
 
 
 def check(config: TrainConfig) -> None:

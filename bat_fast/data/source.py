@@ -167,22 +167,6 @@ class Source:
         )
 
 
-def resized(source: Source, size: int) -> Source:
-    """``source`` with images that are decoded to another size.
-
-    Raises:
-        ValueError: its images are no files, or must keep their size.
-    """
-    if isinstance(source.images, Tensor):
-        raise ValueError(
-            f"data.phases.sizes: the images of {source.name} lie in memory, or in a cache, at one size; "
-            "it is for files that are resized, as of imagenet and image_folder (--data.options.cache false)"
-        )
-    if source.images.exact:
-        raise ValueError(f"data.phases.sizes: the files of {source.name} keep the size that they have")
-    return replace(source, images=replace(source.images, size=size))
-
-
 class Shape(NamedTuple):
     """Classes and image size of a data set; images are square."""
 
