@@ -14,6 +14,7 @@ from bat_fast.config.data import AugmentConfig as AugmentConfig
 from bat_fast.config.data import DataConfig as DataConfig
 from bat_fast.config.data import ExtraConfig as ExtraConfig
 from bat_fast.config.data import LabelNoiseConfig as LabelNoiseConfig
+from bat_fast.config.data import PhasesConfig as PhasesConfig
 from bat_fast.ratio import Ratio as Ratio
 from bat_fast.values import Settings
 
@@ -97,14 +98,17 @@ class OptimConfig(Settings, place="optim"):
     """L2 penalty on all parameters; ``adamw`` shrinks them instead."""
     decay: Literal["all", "weights"] = "all"
     """What weight_decay is for: all parameters, as published, or not those of norms, nor biases."""
-    schedule: Literal["constant", "multistep", "cosine", "cyclic"] = "multistep"
-    """Learning rate over the run; ``cyclic`` rises to lr and falls to 0, linearly."""
+    schedule: Literal["constant", "multistep", "cosine", "cyclic", "linear"] = "multistep"
+    """Learning rate over the run; ``cyclic`` rises to lr and falls to 0, linearly; ``linear`` goes from 0 in
+    straight lines to ``factors`` at the milestones."""
     peak: float = 0.4
     """Where ``cyclic`` has its peak, a fraction of the run."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Where ``multistep`` multiplies the rate by gamma: fractions of the run, or epochs where above 1."""
     gamma: float = 0.1
     """Factor of ``multistep``."""
+    factors: tuple[float, ...] = ()
+    """What ``linear`` multiplies lr by at each milestone; a milestone that is there twice is a jump."""
     warmup: float = 0.0
     """Part of the run with a linear rise of the rate from 0: a fraction, or epochs where it is above 1."""
     precision: Literal["fp32", "bf16"] | None = None

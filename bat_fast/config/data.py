@@ -55,6 +55,19 @@ class ExtraConfig(Settings, place="data.extra"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhasesConfig(Settings, place="data.phases"):
+    """Parts of the run with training images of another size, in batches of another size, as fast training on
+    ImageNet has them. Validation and test have one size, that of the data set."""
+
+    ends: tuple[int, ...] = ()
+    """Epochs after which the next phase begins: ``[6, 12]`` makes three."""
+    sizes: tuple[int, ...] = ()
+    """Height and width of the training images in each phase, decoded from files; none leaves them alone."""
+    batches: tuple[int, ...] = ()
+    """Images in a step of each phase, instead of ``batch_size``; none leaves that alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings, place="data"):
     """Which images, from where, and what is done to them."""
 
@@ -72,4 +85,5 @@ class DataConfig(Settings, place="data"):
     """What happens to an image that cannot be decoded."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     extra: ExtraConfig = field(default_factory=ExtraConfig)
+    phases: PhasesConfig = field(default_factory=PhasesConfig)
     label_noise: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)

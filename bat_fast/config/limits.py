@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from bat_fast.config import TrainConfig
+from bat_fast.config.phases import problems_of_phases
 
 PART_OF_RUN = "a fraction of the run in [0, 1], or epochs above 1"
 """Of a setting that is a fraction of the run, or a number of epochs where it is above 1."""
@@ -33,6 +34,9 @@ LIMITS = {
     "data.augment.jitter": "[0, 1]",
     "data.augment.rand_augment": "[0, inf)",
     "data.extra.share": "(0, 1)",
+    "data.phases.ends": "[1, inf)",
+    "data.phases.sizes": "[1, inf)",
+    "data.phases.batches": "[1, inf)",
     "data.label_noise.rate": "[0, 1]",
     "data.label_noise.seed": "[0, inf)",
     "model.num_classes": "[2, inf)",
@@ -50,6 +54,7 @@ LIMITS = {
     "optim.weight_decay": "[0, 1]",
     "optim.milestones": PART_OF_RUN,
     "optim.gamma": "(0, 1]",
+    "optim.factors": "[0, inf)",
     "optim.warmup": PART_OF_RUN,
     "optim.micro_batches": "[1, inf)",
     "optim.label_smoothing": "[0, 1)",
@@ -105,6 +110,7 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if optim.nesterov and not (optim.name == "sgd" and optim.momentum):
         yield "optim.nesterov", "optim.nesterov needs optim.name sgd and a momentum above 0"
     yield from _problems_of_published(config)
+    yield from problems_of_phases(config)
     if 0 < config.eval.patience < config.eval.every:
         yield (
             "eval.patience",

@@ -19,7 +19,7 @@ from bat_fast.data.label_noise import add_label_noise
 from bat_fast.data.loaders import choose, create_loader
 from bat_fast.data.loaders.base import Loader
 from bat_fast.data.loaders.resident import ResidentLoader
-from bat_fast.data.parts import joined
+from bat_fast.data.parts import joined, resized
 from bat_fast.data.sets import GIVEN, find, names
 from bat_fast.data.single import crops, has_size, load_image
 from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
@@ -50,6 +50,7 @@ __all__ = [
     "load_image",
     "names",
     "pixel_stats",
+    "resized",
     "shape",
     "train_images",
 ]

@@ -88,3 +88,19 @@ def joined(first: Source, second: Source) -> Source:
         true_labels=torch.cat(true) if known else None,
         rows=rows,
     )
+
+
+def resized(source: Source, size: int) -> Source:
+    """``source`` with images that are decoded to another size.
+
+    Raises:
+        ValueError: its images are no files, or must keep their size.
+    """
+    if isinstance(source.images, Tensor):
+        raise ValueError(
+            f"data.phases.sizes: the images of {source.name} lie in memory, or in a cache, at one size; "
+            "it is for files that are resized, as of imagenet and image_folder (--data.options.cache false)"
+        )
+    if source.images.exact:
+        raise ValueError(f"data.phases.sizes: the files of {source.name} keep the size that they have")
+    return replace(source, images=replace(source.images, size=size))

@@ -50,15 +50,16 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def start_epoch(self, epoch: int, done: int = 0) -> None:
-        """Begin epoch ``epoch``, counted from 1, of which ``done`` steps were made before."""
+    def start_epoch(self, epoch: int, done: int = 0, steps: int | None = None) -> None:
+        """Begin epoch ``epoch``, counted from 1, of which ``done`` steps were made before, of ``steps``."""
         self._epoch, self._step = epoch, done
+        self._steps = self._steps if steps is None else steps
         self._next = time.monotonic() + _INTERVAL_S
         if self._bar is not None:
             label = f"epoch {epoch}/{self._epochs}"
             if self._task is None:
                 self._task = self._bar.add_task(label, total=self._steps, note="")
-            self._bar.reset(self._task, description=label)
+            self._bar.reset(self._task, description=label, total=self._steps)
 
     def step(self, meter: Readable) -> None:
         """Count a step; reads ``meter`` at most twice a second."""

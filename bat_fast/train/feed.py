@@ -56,21 +56,39 @@ class Feed:
             )
         self._augment = data.Augment(**asdict(wanted.augment))
         self.extra = self._extra()
-        more = 0 if self.extra is None else self.extra.count
-        self.train = self._loader(
-            "train", config.batch_size - more, augment=self._augment, shuffle=True, extra=self.extra
-        )
+        self._phase = 0
+        self.train = self._training(0)
         self._eval: dict[str, data.Loader] = {}
+
+    def training(self, epoch: int) -> data.Loader:
+        """The loader of the training split in ``epoch``, counted from 0: another where a phase begins."""
+        phase = sum(epoch >= end for end in self.config.data.phases.ends)
+        if phase != self._phase:
+            known = self.train.skipped
+            self.train, self._phase = self._training(phase), phase
+            self.train.skipped.update(known)
+        return self.train
+
+    def _training(self, phase: int) -> data.Loader:
+        phases, source, size = self.config.data.phases, self.splits.train, self.config.batch_size
+        if phases.sizes:
+            source = data.resized(source, phases.sizes[phase])
+        if phases.batches:
+            size = phases.batches[phase]
+        more = 0 if self.extra is None else self.extra.count
+        return self._loader(source, size - more, augment=self._augment, shuffle=True, extra=self.extra)
 
     def eval(self, split: str) -> data.Loader:
         """The loader of ``val`` or ``test``: no augmentation, the order of the source."""
         if split not in self._eval:
-            self._eval[split] = self._loader(split, self.config.eval.batch_size, shuffle=False)
+            source = getattr(self.splits, split)
+            self._eval[split] = self._loader(source, self.config.eval.batch_size, shuffle=False)
         return self._eval[split]
 
     def part(self, split: str, where: Tensor) -> data.Loader:
         """As `eval`, the images at the places ``where`` [N] alone."""
-        return self._loader(split, self.config.eval.batch_size, where=where, shuffle=False)
+        source = getattr(self.splits, split).part(where)
+        return self._loader(source, self.config.eval.batch_size, shuffle=False)
 
     @property
     def ids(self) -> int:
@@ -115,11 +133,8 @@ class Feed:
             wanted.path, self.splits.train, device=self._device, augment=self._augment, **options
         )
 
-    def _loader(
-        self, split: str, batch_size: int, *, where: Tensor | None = None, **options: Any
-    ) -> data.Loader:
-        config, source = self.config, getattr(self.splits, split)
-        source = source if where is None else source.part(where)
+    def _loader(self, source: data.Source, batch_size: int, **options: Any) -> data.Loader:
+        config = self.config
         common = {"workers": config.data.workers, "on_corrupt": config.data.on_corrupt}
         common |= {"rank": self.world.rank, "world_size": self.world.size}
         return data.create_loader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 
 from bat_fast.config import OptimConfig
 
@@ -26,8 +27,20 @@ def _factor(optim: OptimConfig, progress: float) -> float:
         return optim.gamma ** sum(progress >= milestone for milestone in optim.milestones)
     if optim.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
+    if optim.schedule == "linear":
+        return _between(optim, progress)
     peak = optim.peak
     return progress / peak if progress < peak else (1.0 - progress) / (1.0 - peak)
+
+
+def _between(optim: OptimConfig, progress: float) -> float:
+    """The point at ``progress`` of the line through (0, 0) and (milestone, factor); the last one stays."""
+    marks, values = (0.0, *optim.milestones), (0.0, *optim.factors)
+    after = bisect_right(marks, progress)
+    if after == len(marks):
+        return values[-1]
+    low, high = marks[after - 1], marks[after]
+    return values[after - 1] + (values[after] - values[after - 1]) * (progress - low) / (high - low)
 
 
 def momentum(optim: OptimConfig, step: int, total_steps: int) -> float:

@@ -161,10 +161,11 @@ class Trainer:
     def _train_epoch(self, epoch: int, progress: Progress, interruption: Interruption) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
         config, optim, average = self.config, self.optim, self.parts.average
+        self.loader = self.feed.training(epoch)
         done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
         meter, place, self._place = EpochMeter(self.device), self._place, None
         begin_epoch(config.seed, epoch, place, self.loader, meter, self.step)
-        progress.start_epoch(epoch + 1, self.loader.position)
+        progress.start_epoch(epoch + 1, self.loader.position, len(self.loader))
         self.step.set_progress(done)
         self.model.train()
         rate = self.parts.optimizer.param_groups[0]["lr"]

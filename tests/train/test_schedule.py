@@ -37,6 +37,16 @@ def test_cyclic_rises_then_falls_linearly():
     assert min(values) > 0
 
 
+def test_straight_lines_between_milestones():
+    import numpy as np
+
+    marks, factors = (0.1, 0.1, 0.4, 0.8), (1.0, 0.5, 0.5, 0.05)
+    values = rates(schedule="linear", milestones=marks, factors=factors)
+    progress = (np.arange(100) + 0.5) / 100  # a milestone that is there twice is a jump
+    wanted = np.interp(progress, [0, 0.1, 0.1 + 1e-12, 0.4, 0.8], [0, 1, 0.5, 0.5, 0.05])
+    assert values == pytest.approx((0.2 * wanted).tolist())
+
+
 def test_warmup_rises_from_zero():
     values = rates(schedule="constant", warmup=0.1)
     assert values[0] == pytest.approx(0.02)
