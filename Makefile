@@ -8,7 +8,7 @@ CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.
 # with one worker, which builds or trains for it once, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint format bench test-faults test-torch-range clean
+.PHONY: demo test quick lint format bench test-faults test-torch-range test-hosts clean
 
 demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result by PGD-20 and AutoAttack, write a report about it
 	rm -rf runs/demo
@@ -43,6 +43,9 @@ test-faults: $(VENV)/.installed  ## a thousand flipped bits for each kind of fil
 
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
 	$(BIN)/python tests/torch_range.py
+
+test-hosts: $(VENV)/.installed  ## the adapters beside the frameworks that they are for, in an environment of their own
+	$(BIN)/python tests/hosts.py
 
 $(VENV)/.installed: $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bat_fast needs Python >= 3.11, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
