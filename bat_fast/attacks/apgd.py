@@ -15,7 +15,8 @@ from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Goal
 from bat_fast.attacks.official import OfficialGoal
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.search import Search, bounds, length, per_image, unit
+from bat_fast.attacks.search import Search, bounds, length, unit
+from bat_fast.attacks.step import per_image
 
 _RISING = 0.75  # the share of steps that must raise the loss between two checks
 _INERTIA = 0.75  # of a step along the gradient; the rest is the step before

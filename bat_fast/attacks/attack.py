@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast import ops
 from bat_fast._checks import check_range, choice
+from bat_fast._logits import logits_of, missed
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
 from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss, LossFunction
@@ -19,11 +19,9 @@ from bat_fast.attacks.modules import as_module
 from bat_fast.attacks.pixels import check_batch, check_tensors, usable
 from bat_fast.attacks.precision import AUTOCAST, working_dtype
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.step import NORMS, Step, default_step_size
+from bat_fast.attacks.start import begin
+from bat_fast.attacks.step import NORMS, Step, default_step_size, one_number
 from bat_fast.attacks.untouched import untouched
-
-_GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
-_FURTHEST = 8.0  # radii from the image: no start is there, as its normal numbers end at 5.8
 
 
 class Attack(ABC):
@@ -32,7 +30,7 @@ class Attack(ABC):
     A call checks the batch, holds the model still, makes the start and hands both to `run`, which a kind of
     attack writes. The model is left untouched: parameters get no gradient, and modes, buffers and
     ``requires_grad`` flags are as before. Works under ``no_grad``, ``inference_mode`` and autocast, and with
-    compiled models. Under DistributedDataParallel, attack the wrapped module (``ddp.module``).
+    compiled models. Of a DataParallel or DistributedDataParallel model, the module inside is attacked.
 
     Args:
         model: takes [N, C, H, W] pixels in [lo, hi] and returns logits [N, K], or a tuple or an object that
@@ -88,7 +86,7 @@ class Attack(ABC):
         hi: float = 1.0,
     ) -> None:
         self.model = as_module(model)
-        self.eps = float(eps)
+        self.eps = one_number("eps", eps, type(self).__name__)
         self.step_size = default_step_size(self.eps) if step_size is None else float(step_size)
         self.norm = choice("norm", norm, NORMS)
         self.loss = loss
@@ -209,21 +207,26 @@ class Attack(ABC):
         Returns:
             A new [N, C, H, W] tensor.
         """
-        if not self.random_start:
-            return clean.clamp(self.lo, self.hi)
-        gaussian = self.random_start == "gaussian"
-        radius = _GAUSSIAN_STD if gaussian else self.eps * self.start_scale
-        beyond = 0.0 if self.clip_start else _FURTHEST * radius
-        return ops.random_start(
-            clean,
-            eps=radius,
-            norm="gaussian" if gaussian else self.norm,
-            seed=self.seed,
-            index=index,
-            draw=draw,
-            lo=self.lo - beyond,
-            hi=self.hi + beyond,
-        )
+        return begin(
+            clean, self.random_start, self.norm, self.radius_of(clean) * self.start_scale,
+            cut=self.clip_start, lo=self.lo, hi=self.hi, seed=self.seed, index=index, draw=draw,
+        )  # fmt: skip
+
+    def radius_of(self, clean: Tensor) -> float | Tensor:  # noqa: ARG002
+        """The radius of the ball around ``clean`` [N, C, H, W], or that of each image, [N]."""
+        return self.eps
+
+    def succeeds(self, adv: Tensor, y: Tensor, targets: Tensor | None = None) -> Tensor:
+        """[N] bool: the model, in eval mode and its own precision, gives ``adv`` the class that is wanted.
+
+        Args:
+            adv: [N, C, H, W] images.
+            y: [N] int64 true classes: any other is wanted, and no number counts as one.
+            targets: [N] int64 classes to reach, in their place.
+        """
+        with torch.no_grad(), untouched(self.model, "eval"):
+            logits = logits_of(self.model(adv), len(adv))
+        return missed(logits, y) if targets is None else ~missed(logits, targets)
 
     @property
     def step(self) -> Step:

@@ -13,7 +13,8 @@ from bat_fast._logits import missed
 from bat_fast.attacks.draws import Draws
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.search import Search, length, per_image
+from bat_fast.attacks.search import Search, length
+from bat_fast.attacks.step import per_image
 
 _SHARE = 0.1  # at most, of the point that starts from the clean image
 _OVERSHOOT = 1.05  # of a projection, so that it ends behind the boundary

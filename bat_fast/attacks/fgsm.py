@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bat_fast.attacks.pgd import PGD
 
@@ -21,5 +21,5 @@ class FGSM(PGD):
         ValueError, TypeError: an argument is out of range; the message names it.
     """
 
-    def __init__(self, model: nn.Module, eps: float = 8 / 255, **options: Any) -> None:
+    def __init__(self, model: nn.Module, eps: float | Tensor = 8 / 255, **options: Any) -> None:
         super().__init__(model, eps, step_size=eps, steps=1, random_start=False, **options)

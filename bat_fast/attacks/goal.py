@@ -9,10 +9,29 @@ import torch
 from torch import Tensor
 
 from bat_fast import ops
+from bat_fast._logits import missed
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.loss import LossFunction
+from bat_fast.attacks.step import per_image
 
 _FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
+
+
+class Best:
+    """The best images of a path: the first that succeed, and of the others those with the largest loss.
+
+    Args:
+        adv: [N, C, H, W] where the path begins.
+    """
+
+    def __init__(self, adv: Tensor) -> None:
+        self.images, self._score = adv.clone(), adv.new_full((len(adv),), -torch.inf)
+
+    def see(self, adv: Tensor, score: Tensor) -> None:
+        """Take those of ``adv`` [N, C, H, W] whose ``score`` [N] is larger than all before."""
+        better = score > self._score
+        self.images = torch.where(per_image(better, adv), adv, self.images)
+        self._score = torch.where(better, score.to(self._score.dtype), self._score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +89,30 @@ class Goal:
         """Keyword arguments of `bat_fast.ops.attack_grad`."""
         return vars(self)
 
-    def gradient(self, network: AttackedModel, adv: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self, network: AttackedModel, adv: Tensor, best: Best | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The direction in which the goal grows.
 
         Args:
             network: what an engine makes of the model.
             adv: [N, C, H, W] images.
+            best: takes those that are better than what it has.
 
         Returns:
             The gradient [N, C, H, W] up to a positive factor, and the row losses [N] at ``adv``.
         """
+        grad_logits, reached = self.look(network, adv, best)
+        return network.backward(grad_logits), reached
+
+    def look(self, network: AttackedModel, adv: Tensor, best: Best | None) -> tuple[Tensor, Tensor]:
+        """Run the network forward on ``adv`` [N, C, H, W], and let ``best`` see them; as `rows`."""
         logits = network.forward(adv)
         grad_logits, reached = self.rows(logits)
-        return network.backward(grad_logits), reached
+        if best is not None:
+            success = ~missed(logits, self.target) if self.targeted else missed(logits, self.label)
+            best.see(adv, reached.masked_fill(success, torch.inf))
+        return grad_logits, reached
 
     def rows(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The goal of each row and its gradient there.

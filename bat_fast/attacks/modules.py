@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
 class Function(nn.Module):
@@ -35,11 +36,16 @@ def _used_by(function: Any) -> list[nn.Module]:
 
 
 def as_module(model: nn.Module | Callable[[Tensor], Any]) -> nn.Module:
-    """``model`` as a module: itself if it is one.
+    """``model`` as a module: itself if it is one, and what it wraps if it is data-parallel.
+
+    The module inside has the same weights, and an attack on it needs no communication: through
+    DistributedDataParallel, each step would send the buffers of rank 0 over those of all others.
 
     Raises:
         TypeError: it cannot be called.
     """
+    while isinstance(model, (DataParallel, DistributedDataParallel)):
+        model = model.module
     if isinstance(model, nn.Module):
         return model
     if not callable(model):

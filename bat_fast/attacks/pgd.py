@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bat_fast._checks import choice
 from bat_fast._logits import logits_of, missed
 from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.engine import AttackedModel
-from bat_fast.attacks.goal import Goal
+from bat_fast.attacks.goal import Best, Goal
 from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.step import Step
+from bat_fast.attacks.step import Step, default_step_size, each_image
 from bat_fast.attacks.targets import random_targets
 
 _MOST_RESTARTS = 255
@@ -32,30 +33,48 @@ class Climb:
         loss, soft_weight: as in `bat_fast.attacks.AttackLoss`.
         steps: number of steps.
         step: what moves the images.
+        keep: as in `PGD`.
     """
 
     loss: str | LossFunction
     soft_weight: float
     steps: int
     step: Step
+    keep: str = "last"
 
-    def __call__(self, network: AttackedModel, *, adv: Tensor, clean: Tensor, **given: Any) -> None:
+    def __call__(
+        self,
+        network: AttackedModel,
+        *,
+        adv: Tensor,
+        clean: Tensor,
+        eps: Tensor | None = None,
+        step_size: Tensor | None = None,
+        **given: Any,
+    ) -> None:
         """Move ``adv`` in place. Reads nothing on the host.
 
         Args:
             network: what an engine makes of the model.
             adv: [N, C, H, W] images to move.
             clean: [N, C, H, W] centre of the ball.
+            eps, step_size: [N] of each image, or None.
             given: ``y``, ``targets``, ``reference`` and ``soft`` of `bat_fast.attacks.goal.Goal.of`.
         """
         goal = Goal.of(self.loss, self.soft_weight, network, clean, **given)
-        if network.climb is not None and isinstance(self.loss, str):
+        own = {"eps": eps, "step_size": step_size}
+        plain = self.keep == "last" and eps is None and step_size is None
+        if plain and network.climb is not None and isinstance(self.loss, str):
             limits = self.step.limits(clean)
             network.climb(adv, clean, steps=self.steps, norm=self.step.norm, **limits, **goal.arguments)
             return
+        best = Best(adv) if self.keep == "best" else None
         for _ in range(self.steps):
-            grad, _ = goal.gradient(network, adv)
-            self.step(adv, grad, clean)
+            grad, _ = goal.gradient(network, adv, best)
+            self.step(adv, grad, clean, **own)
+        if best is not None:
+            goal.look(network, adv, best)
+            adv.copy_(best.images)
 
 
 class PGD(Attack):
@@ -69,7 +88,13 @@ class PGD(Attack):
             rather than its last image; costs a forward pass more in each step. `broke_at` then says when.
         targeted: where the caller names no ``targets``, move towards a random other class.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
-        model, eps, step_size, norm, loss, random_start, bn_mode, precision, engine, seed, start_scale,
+        eps, step_size: for all images, or a tensor [N] with a number for each image of the batch. The kernels
+            of a step take one number: with a tensor, a step runs as operators of torch, and a small network
+            on a CPU step by step.
+        keep: ``"last"``: where the steps end; ``"best"``: of all points of the path the first that succeeds
+            (another class than ``y``, or the target), and where none does, the one with the largest loss.
+            That costs one more pass forward, and a small network on a CPU runs step by step.
+        model, norm, loss, random_start, bn_mode, precision, engine, seed, start_scale,
             bn_updates, clip_start, lo, hi: as in `bat_fast.attacks.Attack`.
 
     Raises:
@@ -85,8 +110,8 @@ class PGD(Attack):
     def __init__(
         self,
         model: nn.Module,
-        eps: float = 8 / 255,
-        step_size: float | None = None,
+        eps: float | Tensor = 8 / 255,
+        step_size: float | Tensor | None = None,
         steps: int = 10,
         norm: str = "linf",
         loss: str | LossFunction = "ce",
@@ -103,13 +128,23 @@ class PGD(Attack):
         bn_updates: bool | str = False,
         clip_start: bool = True,
         project: bool = True,
+        keep: str = "last",
         lo: float = 0.0,
         hi: float = 1.0,
     ) -> None:
+        if step_size is None:
+            step_size = default_step_size(eps)
+        self.each: dict[str, Tensor] = {
+            name: each_image(name, value)
+            for name, value in (("eps", eps), ("step_size", step_size))
+            if isinstance(value, Tensor) and value.dim()
+        }
+        """The settings that are [N] numbers; the attribute of that name is then the largest."""
+        largest = {"eps": eps, "step_size": step_size} | {k: v.max() for k, v in self.each.items()}
         super().__init__(
-            model, eps, step_size=step_size, norm=norm, loss=loss, random_start=random_start, bn_mode=bn_mode,
-            precision=precision, engine=engine, seed=seed, start_scale=start_scale,
-            bn_updates=bn_updates, clip_start=clip_start, lo=lo, hi=hi,
+            model, float(largest["eps"]), step_size=float(largest["step_size"]), norm=norm, loss=loss,
+            random_start=random_start, bn_mode=bn_mode, precision=precision, engine=engine, seed=seed,
+            start_scale=start_scale, bn_updates=bn_updates, clip_start=clip_start, lo=lo, hi=hi,
         )  # fmt: skip
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"steps must be an integer >= 0, got {steps!r}")
@@ -119,6 +154,9 @@ class PGD(Attack):
             raise ValueError("restarts: without random_start all runs are the same one")
         self.steps, self.restarts = steps, restarts
         self.any_step, self.targeted, self.project = bool(any_step), bool(targeted), bool(project)
+        self.keep = choice("keep", keep, ("last", "best"))
+        if self.any_step and self.keep == "best":
+            raise ValueError("any_step returns the first success of each run, so leave keep out")
         self.broke_at: Tensor | None = None
         """After a call with ``any_step``: [N] int64, the steps after which each image was first misclassified
         in the run that broke it, 0 at the start, and -1 where none did."""
@@ -130,7 +168,22 @@ class PGD(Attack):
 
     def loop_for(self, objective: AttackLoss) -> Climb:
         """The loop on ``objective`` with the settings of the moment."""
-        return Climb(objective.loss, objective.soft_weight, self.steps, self.step)
+        return Climb(objective.loss, objective.soft_weight, self.steps, self.step, self.keep)
+
+    def radius_of(self, clean: Tensor) -> float | Tensor:
+        """The radius of the ball around ``clean`` [N, C, H, W], or that of each image, [N]."""
+        return self._each(clean).get("eps", self.eps)
+
+    def _each(self, clean: Tensor) -> dict[str, Tensor]:
+        """The settings of each image, like ``clean``.
+
+        Raises:
+            ValueError: for another number of images.
+        """
+        for name, value in self.each.items():
+            if len(value) != len(clean):
+                raise ValueError(f"{name} must be a number, or [N] = [{len(clean)}], got {list(value.shape)}")
+        return {name: value.to(clean) for name, value in self.each.items()}
 
     def run(self, adv: Tensor, problem: Problem) -> None:
         """Take all steps of PGD, once or from several starts."""
@@ -153,15 +206,15 @@ class PGD(Attack):
 
     def _climb(self, adv: Tensor, problem: Problem) -> Tensor | None:
         """One run; with ``any_step`` also when each image broke, [N]."""
-        loop = self.loop_for(problem.objective)
+        loop, each = self.loop_for(problem.objective), self._each(problem.clean)
         if not self.any_step:
             if self.steps:
-                self.iterate(loop, adv=adv, **problem.tensors)
+                self.iterate(loop, adv=adv, **problem.tensors, **each)
             return None
         first, broke_at = adv.clone(), torch.full_like(problem.y, -1)
         for done in range(self.steps + 1):
             if done:
-                self.iterate(replace(loop, steps=1), adv=adv, **problem.tensors)
+                self.iterate(replace(loop, steps=1), adv=adv, **problem.tensors, **each)
             broken = missed(logits_of(self.model(adv)), problem.y) & (broke_at < 0)
             first[broken], broke_at[broken] = adv[broken], done
             if bool((broke_at >= 0).all()):

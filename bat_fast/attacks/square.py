@@ -13,7 +13,8 @@ from bat_fast._logits import missed
 from bat_fast.attacks.draws import Draws
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.search import Search, bounds, exact_logits, length, per_image, unit
+from bat_fast.attacks.search import Search, bounds, exact_logits, length, unit
+from bat_fast.attacks.step import per_image
 
 _SHARE = 0.8  # of the area of the image, that the first squares cover
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries

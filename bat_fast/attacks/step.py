@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from bat_fast import ops
+from bat_fast._native import reference_of
 
+Radius = TypeVar("Radius", float, Tensor, float | Tensor)
 _STEPS = {"linf": ops.linf_step_, "l2": ops.l2_step_}
 NORMS = tuple(_STEPS)
+_LEAST = 1e-30  # of a radius: an l2 step divides by the distance and multiplies by the radius
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,33 @@ class Step:
     hi: float
     project: bool = True
 
-    def __call__(self, adv: Tensor, grad: Tensor, clean: Tensor) -> None:
+    def __call__(
+        self,
+        adv: Tensor,
+        grad: Tensor,
+        clean: Tensor,
+        *,
+        eps: Tensor | None = None,
+        step_size: Tensor | None = None,
+    ) -> None:
         """Move ``adv`` in place.
 
         Args:
             adv: [N, C, H, W] images.
             grad: [N, C, H, W] gradient of what they climb.
             clean: [N, C, H, W] centre of the ball.
+            eps, step_size: [N] of each image, in the place of those of the step. The kernels take one number,
+                so these run as operators of torch.
         """
-        _STEPS[self.norm](adv, grad, clean, **self.limits(clean))
+        limits: dict[str, Any] = self.limits(clean)
+        if eps is None and step_size is None:
+            _STEPS[self.norm](adv, grad, clean, **limits)
+            return
+        if eps is not None and self.project:
+            limits["eps"] = per_image(eps.clamp(min=_LEAST), clean)
+        if step_size is not None:
+            limits["step_size"] = per_image(step_size, clean)
+        reference_of(f"{self.norm}_step_")(adv, grad, clean, **limits)
 
     def limits(self, clean: Tensor) -> dict[str, float]:
         """Keyword arguments of the operators of a step, for images like ``clean`` [N, C, H, W]."""
@@ -51,6 +73,36 @@ class Step:
         return {"step_size": self.step_size, "eps": radius, "lo": self.lo, "hi": self.hi}
 
 
-def default_step_size(eps: float) -> float:
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` [N] in the shape that multiplies ``like`` [N, ...]."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def one_number(name: str, value: Any, kind: str) -> float:
+    """``value`` as a float.
+
+    Raises:
+        ValueError: it holds several numbers, which attacks of this ``kind`` do not take.
+    """
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError(f"{name}: {kind} takes one number, PGD and FGSM take one for each image")
+    return float(value)
+
+
+def each_image(name: str, value: Tensor) -> Tensor:
+    """``value`` as a tensor [N] of its own, with a number for each image.
+
+    Raises:
+        ValueError: it has another shape, or a number that is not finite and >= 0.
+    """
+    value = value.detach().float().clone()
+    if value.dim() != 1 or not len(value):
+        raise ValueError(f"{name} must be a number, or a tensor [N] of numbers, got {list(value.shape)}")
+    if not bool(((value >= 0) & value.isfinite()).all()):
+        raise ValueError(f"{name} must hold finite numbers >= 0, got {value.tolist()[:8]}")
+    return value
+
+
+def default_step_size(eps: Radius) -> Radius:
     """The step of an attack that names none: a quarter of the radius."""
     return eps / 4

@@ -88,7 +88,9 @@ def _l2_step_reference(
 
     v = adv.to(compute) + step_size * g / (length(g) + 1e-10) - x
     v = v * (eps / length(v)).clamp(max=1.0)  # 0 / 0 below: nothing moved
-    adv.copy_((x + v.nan_to_num(0.0) if eps == 0 else x + v).clamp_(lo, hi))
+    if not isinstance(eps, Tensor):  # an attack gives [N, 1, ...], without zeros
+        v = v.nan_to_num(0.0) if eps == 0 else v
+    adv.copy_((x + v).clamp_(lo, hi))
 
 
 def l2_step_(

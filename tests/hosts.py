@@ -1,0 +1,59 @@
+"""Run the adapters of bat_fast/integrations beside their hosts, in an environment of its own.
+
+    python tests/hosts.py [HOST ...]
+
+The environment is a scratch folder, which is removed afterwards. It sees the packages of the Python that runs
+this (torch among them), so that only hosts are installed in it: about 2 GB, two minutes. Some hosts ask for
+versions of other packages that do not fit together, hence ``--no-deps``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HOSTS = {
+    "torchattacks": ["torchattacks", "--no-deps"],
+    "foolbox": ["foolbox", "GitPython"],
+    "art": ["adversarial-robustness-toolbox"],
+    "secml": ["secml-torch"],
+    "adv_lib": ["adv-lib", "--no-deps"],
+    "lightning": ["lightning"],
+    "accelerate": ["accelerate"],
+    "transformers": ["transformers", "accelerate"],
+    "robustbench": ["robustbench", "--no-deps"],
+    "robustbench needs": ["geotorch", "torchdiffeq", "beautifulsoup4", "pandas", "gdown", "setuptools<81"],
+    "onnx": ["onnx", "onnxruntime", "onnxscript"],
+    "jax": ["jax"],
+}
+TESTS = [
+    "tests/integrations",
+    "tests/test_arrays.py",
+    "tests/test_docs.py",
+    "tests/models/test_onnx_table.py",
+]
+
+
+def main(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = Path(folder) / "venv"
+        venv.create(environment, with_pip=True)
+        python = environment / "bin" / "python"
+        (site,) = environment.glob("lib/python*/site-packages")
+        (site / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        for name in names:
+            print(f"+ {name}: pip install {' '.join(HOSTS[name])}", flush=True)
+            subprocess.run([python, "-m", "pip", "install", "-q", *HOSTS[name]], check=True)
+        tests = [test for test in TESTS if (ROOT / test).exists()]
+        variables = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run([python, "-m", "pytest", *tests], check=True, cwd=ROOT, env=variables)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(HOSTS))
