@@ -9,7 +9,7 @@ CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.
 # with one worker, which builds or trains for it once, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint format bench test-faults test-torch-range test-hosts sdist wheel sbom clean
+.PHONY: demo test quick lint format bench test-faults reliability test-torch-range test-hosts sdist wheel sbom clean
 
 demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result by PGD-20 and AutoAttack, write a report about it
 	rm -rf runs/demo
@@ -41,6 +41,11 @@ bench: $(VENV)/.installed  ## operators, training step and loaders against publi
 
 test-faults: $(VENV)/.installed  ## a thousand flipped bits for each kind of file, and what else may go wrong
 	BAT_FAST_FAULTS=1000 $(PYTEST) tests/faults tests/study
+
+reliability: $(VENV)/.installed  ## docs/reliability.md, from what test-faults counts
+	rm -f build/tally.jsonl
+	BAT_FAST_FAULTS=1000 BAT_FAST_TALLY=$(CURDIR)/build/tally.jsonl $(PYTEST) tests/faults
+	$(BIN)/python tests/faults/table.py build/tally.jsonl docs/reliability.md
 
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
 	$(BIN)/python tests/torch_range.py

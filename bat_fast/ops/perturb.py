@@ -83,10 +83,16 @@ def _l2_step_reference(
     compute = torch.promote_types(adv.dtype, torch.float32)
     x, g = clean.to(compute), grad.to(compute)
 
-    def length(t: Tensor) -> Tensor:
-        return t.reshape(len(t), -1).norm(dim=1).reshape(-1, *[1] * (t.dim() - 1))
+    def per_sample(t: Tensor) -> Tensor:
+        return t.reshape(-1, *[1] * (x.dim() - 1))
 
-    v = adv.to(compute) + step_size * g / (length(g) + 1e-10) - x
+    def length(t: Tensor) -> Tensor:
+        return per_sample(t.reshape(len(t), -1).norm(dim=1))
+
+    # By its largest entry first: squares of 1e20, or of 1e-23, leave the range of float32.
+    most = per_sample(g.reshape(len(g), -1).abs().amax(1))
+    g = g / torch.where(most == 0, 1.0, most)
+    v = adv.to(compute) + step_size * (g / length(g)).where(most != 0, 0.0) - x
     v = v * (eps / length(v)).clamp(max=1.0)  # 0 / 0 below: nothing moved
     if not isinstance(eps, Tensor):  # an attack gives [N, 1, ...], without zeros
         v = v.nan_to_num(0.0) if eps == 0 else v
@@ -105,8 +111,9 @@ def l2_step_(
 ) -> Tensor:
     """One step of l2 PGD, in place, with the gradient and the projection normalised per sample.
 
-    ``v = adv + step_size * g / (||g||_2 + 1e-10) - clean``, ``v <- v * min(1, eps / ||v||_2)``,
-    ``adv <- clip(clean + v, lo, hi)``. A zero gradient moves nothing.
+    ``v = adv + step_size * g / ||g||_2 - clean``, ``v <- v * min(1, eps / ||v||_2)``,
+    ``adv <- clip(clean + v, lo, hi)``. A zero gradient moves nothing; any other one, of 1e-38 or of 1e38,
+    moves by its direction alone.
 
     Args:
         adv: [N, ...] images to move, float32 or float64 (CUDA: float32, float16, bfloat16).

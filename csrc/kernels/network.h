@@ -8,7 +8,7 @@
 
 #include "kernels/attack_grad.h"
 #include "kernels/lanes.h"
-#include "kernels/perturb.h"
+#include "kernels/step_lanes.h"
 
 namespace bat_fast {
 
@@ -96,33 +96,6 @@ void network_gradient_cpu(const Network<T>& net, const Images<const T>& x, const
     rows_to_lanes(grad + first * classes, classes, count, grads + last * kImageLanes);
     backward_lanes(net, values, grads);
     store_lanes(grad_x, net.images, first, grads);
-  }
-}
-
-// One step of an attack on all lanes: bat_fast::linf_step, or l2_moved with the norms of each lane.
-template <typename T>
-BAT_CLONES void linf_lanes(T* adv, const T* grad, const T* clean, int64_t n, const StepLimits<T>& s) {
-  for (int64_t i = 0; i < n; ++i) adv[i] = linf_step(adv[i], grad[i], clean[i], s);
-}
-template <typename T>
-BAT_CLONES void l2_lanes(T* adv, const T* grad, const T* clean, int64_t n, const StepLimits<T>& s) {
-  T gg[kImageLanes] = {}, dg[kImageLanes] = {}, dd[kImageLanes] = {};
-  L2Factors<T> factors[kImageLanes];
-  for (int64_t i = 0; i < n; i += kImageLanes) {
-    for (int64_t lane = 0; lane < kImageLanes; ++lane) {
-      const T g = grad[i + lane], d = adv[i + lane] - clean[i + lane];
-      gg[lane] += g * g;
-      dg[lane] += d * g;
-      dd[lane] += d * d;
-    }
-  }
-  for (int64_t lane = 0; lane < kImageLanes; ++lane)
-    factors[lane] = l2_factors(L2Sums<T>{gg[lane], dg[lane], dd[lane]}, s);
-  for (int64_t i = 0; i < n; i += kImageLanes) {
-    for (int64_t lane = 0; lane < kImageLanes; ++lane) {
-      const int64_t k = i + lane;
-      adv[k] = l2_moved(adv[k] - clean[k], grad[k], clean[k], factors[lane], s);
-    }
   }
 }
 

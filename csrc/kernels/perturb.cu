@@ -48,7 +48,7 @@ __device__ void add(L2Sums<float>& sums, float d, float g) {
 
 template <typename Team>
 __device__ L2Sums<float> total(const Team& team, const L2Sums<float>& sums) {
-  return {team.reduce(sums.gg, Sum{}), team.reduce(sums.dg, Sum{}), team.reduce(sums.dd, Sum{})};
+  return {team.reduce(sums.gg, Sum{}), team.reduce(sums.dg, Sum{}), team.reduce(sums.dd, Sum{}), sums.unit};
 }
 
 // Every value is read once: differences and gradients wait in registers while the norms are summed.
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   grad += start;
   clean += start;
   float d[kHeld], g[kHeld], x[kHeld];
-  L2Sums<float> sums = {0.0f, 0.0f, 0.0f};
+  L2Sums<float> sums = {0.0f, 0.0f, 0.0f, 1.0f};
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
     const int p = k * kSampleThreads + static_cast<int>(threadIdx.x);
@@ -71,7 +71,19 @@ __global__ void __launch_bounds__(kSampleThreads)
     g[k] = inside ? load(grad[p]) : 0.0f;
     add(sums, d[k], g[k]);
   }
-  const L2Factors<float> f = l2_factors(total(team, sums), s);
+  sums = total(team, sums);
+  if (!exact_squares(sums.gg)) {  // the same for the whole block
+    float most = 0.0f;
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) most = maximum(most, fabsf(g[k]));
+    most = team.reduce(most, Max{});
+    if (most > 0.0f) {
+      sums = {0.0f, 0.0f, 0.0f, most};
+      for (int k = 0; k < kHeld; ++k) add(sums, d[k], g[k] /= most);
+      sums = total(team, sums);
+    }
+  }
+  const L2Factors<float> f = l2_factors(sums, s);
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
     const int p = k * kSampleThreads + static_cast<int>(threadIdx.x);
@@ -86,11 +98,23 @@ __global__ void __launch_bounds__(kSampleThreads)
   const BlockTeam<kSampleThreads> team;
   const int64_t start = static_cast<int64_t>(blockIdx.y) * pixels, first = static_cast<int64_t>(blockIdx.x) * kChunk;
   const int64_t end = first + kChunk < pixels ? first + kChunk : pixels;
-  L2Sums<float> sums = {0.0f, 0.0f, 0.0f};
-  for (int64_t p = first + threadIdx.x; p < end; p += kSampleThreads) {
-    add(sums, load(adv[start + p]) - load(clean[start + p]), load(grad[start + p]));
+  L2Sums<float> sums = {0.0f, 0.0f, 0.0f, 1.0f};
+  const auto sum_up = [&](float unit) {
+    sums = {0.0f, 0.0f, 0.0f, unit};
+    for (int64_t p = first + threadIdx.x; p < end; p += kSampleThreads) {
+      add(sums, load(adv[start + p]) - load(clean[start + p]), load(grad[start + p]) / unit);
+    }
+    sums = total(team, sums);
+  };
+  sum_up(1.0f);
+  if (!exact_squares(sums.gg)) {
+    float most = 0.0f;
+    for (int64_t p = first + threadIdx.x; p < end; p += kSampleThreads) {
+      most = maximum(most, fabsf(load(grad[start + p])));
+    }
+    most = team.reduce(most, Max{});
+    if (most > 0.0f) sum_up(most);
   }
-  sums = total(team, sums);
   if (threadIdx.x == 0) chunks[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = sums;
 }
 
@@ -100,15 +124,23 @@ __global__ void __launch_bounds__(kSampleThreads) l2_apply_kernel(T* adv, const 
   const BlockTeam<kSampleThreads> team;
   const int64_t start = static_cast<int64_t>(blockIdx.y) * pixels, first = static_cast<int64_t>(blockIdx.x) * kChunk;
   const int64_t end = first + kChunk < pixels ? first + kChunk : pixels;
-  L2Sums<float> sums = {0.0f, 0.0f, 0.0f};
+  L2Sums<float> sums = {0.0f, 0.0f, 0.0f, 1.0f};
+  chunks += static_cast<int64_t>(blockIdx.y) * gridDim.x;
+  float unit = 0.0f;  // the largest of those that count a gradient at all
   for (unsigned c = threadIdx.x; c < gridDim.x; c += kSampleThreads) {
-    const L2Sums<float> part = chunks[static_cast<int64_t>(blockIdx.y) * gridDim.x + c];
-    sums = {sums.gg + part.gg, sums.dg + part.dg, sums.dd + part.dd};
+    if (chunks[c].gg != 0.0f) unit = maximum(unit, chunks[c].unit);
+  }
+  unit = team.reduce(unit, Max{});
+  if (unit == 0.0f) unit = 1.0f;
+  for (unsigned c = threadIdx.x; c < gridDim.x; c += kSampleThreads) {
+    const L2Sums<float> part = chunks[c];
+    const float r = part.gg != 0.0f ? part.unit / unit : 0.0f;
+    sums = {sums.gg + part.gg * r * r, sums.dg + part.dg * r, sums.dd + part.dd, unit};
   }
   const L2Factors<float> f = l2_factors(total(team, sums), s);
   for (int64_t p = first + threadIdx.x; p < end; p += kSampleThreads) {
     const float x = load(clean[start + p]);
-    adv[start + p] = store<T>(l2_moved(load(adv[start + p]) - x, load(grad[start + p]), x, f, s));
+    adv[start + p] = store<T>(l2_moved(load(adv[start + p]) - x, load(grad[start + p]) / unit, x, f, s));
   }
 }
 

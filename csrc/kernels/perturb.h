@@ -40,11 +40,12 @@ BAT_CLONES void linf_step_cpu(T* __restrict__ adv, const G* __restrict__ grad, c
 
 // --- l2 -----------------------------------------------------------------------------------------------------------
 
-// v = adv + step g / (||g|| + 1e-10) - clean;  v <- v min(1, eps / ||v||);  clip(clean + v, lo, hi).
+// v = adv + step g / ||g|| - clean;  v <- v min(1, eps / ||v||);  clip(clean + v, lo, hi).
 // ||v|| follows from three sums over the sample, so that one pass over memory is enough for both norms.
 template <typename T>
 struct L2Sums {
   T gg, dg, dd;  // of g g, d g and d d, with d = adv - clean
+  T unit;        // what g is counted in: 1, or its largest entry where squares would leave the range of the type
 };
 
 template <typename T>
@@ -52,10 +53,18 @@ struct L2Factors {
   T keep, move;  // v = keep * d + move * g
 };
 
+// Whether the squares of a gradient add up without loss. Those of NaN do not.
+template <typename T>
+BAT_HD bool exact_squares(T gg) {
+  constexpr T most = sizeof(T) == sizeof(double) ? T(1e200) : T(1e20);
+  return gg >= T(1) / most && gg <= most;
+}
+
 template <typename T>
 BAT_HD L2Factors<T> l2_factors(const L2Sums<T>& sums, const StepLimits<T>& s) {
-  const T move = s.step_size / (std::sqrt(sums.gg) + T(1e-10));
-  const T square = sums.dd + T(2) * move * sums.dg + move * move * sums.gg;
+  const bool zero = sums.gg == T(0);
+  const T move = zero ? T(0) : s.step_size / std::sqrt(sums.gg);
+  const T square = sums.dd + T(2) * move * sums.dg + (zero ? T(0) : s.step_size * s.step_size);
   const T length = std::sqrt(maximum(square, T(0)));
   const T shrink = length > s.eps ? s.eps / length : T(1);
   return {shrink, shrink * move};
@@ -66,6 +75,25 @@ BAT_HD T l2_moved(T d, T grad, T clean, const L2Factors<T>& f, const StepLimits<
   return minimum(maximum(clean + (f.keep * d + f.move * grad), s.lo), s.hi);
 }
 
+// The step of one sample; gradient(p) is its gradient at a pixel, in units of `unit`.
+template <typename T, typename Gradient>
+BAT_HD L2Sums<T> l2_sums(const T* adv, const T* clean, int64_t pixels, T unit, Gradient gradient) {
+  T gg = 0, dg = 0, dd = 0;
+#pragma omp simd reduction(+ : gg, dg, dd)
+  for (int64_t p = 0; p < pixels; ++p) {
+    const T v = gradient(p), d = adv[p] - clean[p];
+    gg += v * v;
+    dg += d * v;
+    dd += d * d;
+  }
+  return {gg, dg, dd, unit};
+}
+template <typename T, typename Gradient>
+BAT_HD void l2_move(T* adv, const T* clean, int64_t pixels, const L2Factors<T>& f, const StepLimits<T>& s,
+                    Gradient gradient) {
+  for (int64_t p = 0; p < pixels; ++p) adv[p] = l2_moved(adv[p] - clean[p], gradient(p), clean[p], f, s);
+}
+
 template <typename T, typename G>
 BAT_CLONES void l2_step_cpu(T* __restrict__ adv, const G* __restrict__ grad, const T* __restrict__ clean,
                             int64_t pixels, int64_t begin, int64_t end, StepLimits<T> s) {
@@ -73,17 +101,17 @@ BAT_CLONES void l2_step_cpu(T* __restrict__ adv, const G* __restrict__ grad, con
     T* a = adv + n * pixels;
     const G* g = grad + n * pixels;
     const T* x = clean + n * pixels;
-    T gg = 0, dg = 0, dd = 0;
-#pragma omp simd reduction(+ : gg, dg, dd)
-    for (int64_t p = 0; p < pixels; ++p) {
-      const T v = static_cast<T>(load(g[p])), d = a[p] - x[p];
-      gg += v * v;
-      dg += d * v;
-      dd += d * d;
+    const auto plain = [&](int64_t p) BAT_INLINE { return static_cast<T>(load(g[p])); };
+    const L2Sums<T> sums = l2_sums(a, x, pixels, T(1), plain);
+    T unit = 0;
+    if (!exact_squares(sums.gg)) {
+      for (int64_t p = 0; p < pixels; ++p) unit = maximum(unit, std::fabs(plain(p)));
     }
-    const L2Factors<T> f = l2_factors(L2Sums<T>{gg, dg, dd}, s);
-    for (int64_t p = 0; p < pixels; ++p) {
-      a[p] = l2_moved(a[p] - x[p], static_cast<T>(load(g[p])), x[p], f, s);
+    if (unit > T(0)) {
+      const auto scaled = [&](int64_t p) BAT_INLINE { return plain(p) / unit; };
+      l2_move(a, x, pixels, l2_factors(l2_sums(a, x, pixels, unit, scaled), s), s, scaled);
+    } else {
+      l2_move(a, x, pixels, l2_factors(sums, s), s, plain);
     }
   }
 }

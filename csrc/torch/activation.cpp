@@ -1,4 +1,4 @@
-// Torch face of activation.h. Arguments have been checked in bat_fast/ops/activation.py.
+// Torch face of activation.h.
 #include "kernels/activation.h"
 
 #include <vector>
@@ -29,7 +29,19 @@ void activate_backward(const Tensor& grad, const Tensor& x, Tensor& out, F f) {
   });
 }
 
+void check_beta(const Tensor& x, const Tensor& beta) {
+  check_floating({"x", x});
+  check_sizes({"beta_raw", beta}, {});
+  check_type({"beta_raw", beta}, x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
+  check_beside({"beta_raw", beta}, {"x", x});
+}
+void check_softplus(const Tensor& x, double sharpness) {
+  check_floating({"x", x});
+  check_number("sharpness", sharpness, 1e-30, 1e30);
+}
+
 Tensor smooth_relu(const Tensor& x_, const Tensor& beta) {
+  check_beta(x_, beta);
   Tensor out = torch::stable::empty_like(widened(x_));
   const Tensor x = with_layout_of(widened(x_), out);
   on_device(
@@ -66,6 +78,8 @@ double backward_with_sum(const Tensor& grad, const Tensor& x, T beta, Tensor& ou
 
 std::tuple<Tensor, Tensor> smooth_relu_backward(const Tensor& grad_, const Tensor& x_, const Tensor& beta,
                                                 bool with_beta) {
+  check_beta(x_, beta);
+  check_same({"grad", grad_}, {"x", x_});
   Tensor out = torch::stable::empty_like(widened(x_));
   const Tensor x = with_layout_of(widened(x_), out), grad = with_layout_of(widened(grad_), out);
   const ScalarType type = beta.scalar_type();
@@ -90,6 +104,7 @@ std::tuple<Tensor, Tensor> smooth_relu_backward(const Tensor& grad_, const Tenso
 BAT_REGISTER(smooth_relu_backward, smooth_relu_backward)
 
 Tensor softplus(const Tensor& x_, double sharpness) {
+  check_softplus(x_, sharpness);
   Tensor out = torch::stable::empty_like(widened(x_));
   const Tensor x = with_layout_of(widened(x_), out);
   on_device(
@@ -103,6 +118,8 @@ Tensor softplus(const Tensor& x_, double sharpness) {
 BAT_REGISTER(softplus, softplus)
 
 Tensor softplus_backward(const Tensor& grad_, const Tensor& x_, double sharpness) {
+  check_softplus(x_, sharpness);
+  check_same({"grad", grad_}, {"x", x_});
   Tensor out = torch::stable::empty_like(widened(x_));
   const Tensor x = with_layout_of(widened(x_), out), grad = with_layout_of(widened(grad_), out);
   on_device(

@@ -13,16 +13,18 @@ void over_bytes(const Tensor& t, const F& f) {
 // Beside oneDNN, which computes convolutions in float32 and bfloat16, a CPU meets float64 and float16 here.
 std::tuple<Tensor, Tensor> affine_relu_(Tensor x_, const std::optional<Tensor>& other_, const Tensor& scale,
                                         const Tensor& shift) {
+  check_written({"x", x_}, {{"other", &other_}});
+  check_constant({"scale", scale}, {"x", x_});
+  check_constant({"shift", shift}, {"x", x_});
   const bool dense = is_dense(x_);
   Tensor x = dense ? x_ : packed(x_), y = new_like(x);
   Tensor bits = new_tensor(x, {(x.numel() + 7) / 8}, ScalarType::Byte);
   if (x.numel() == 0) return {y, bits};
   const auto other = laid_out(other_, x);
-  check_floating(x);
   const auto relu = [&](auto type) {
     using T = decltype(type);
     using C = compute_t<T>;
-    return AffineRelu<T>{pointer<T>(x), pointer_or_null<T>(other), constants<C>(scale), constants<C>(shift),
+    return AffineRelu<T>{pointer<T>(x), pointer_or_null<T>(other), pointer<C>(scale), pointer<C>(shift),
                          pointer<T>(y), pointer<uint8_t>(bits)};
   };
   on_device(
@@ -40,14 +42,17 @@ std::tuple<Tensor, Tensor> affine_relu_(Tensor x_, const std::optional<Tensor>& 
 BAT_REGISTER(affine_relu_, affine_relu_)
 
 void affine_relu_grad_(Tensor grad, const Tensor& bits, const Tensor& scale, const std::optional<Tensor>& other_) {
+  check_written({"grad", grad}, {{"other", &other_}});
+  check_constant({"scale", scale}, {"grad", grad});
+  check_type({"bits", bits}, ScalarType::Byte);
+  check_beside({"bits", bits}, {"grad", grad});
   if (grad.numel() == 0) return;
-  STD_TORCH_CHECK(is_dense(grad) && bits.numel() == (grad.numel() + 7) / 8,
+  STD_TORCH_CHECK(is_dense(grad) && bits.is_contiguous() && bits.numel() == (grad.numel() + 7) / 8,
                   "bat_fast: affine_relu_grad_ takes a gradient laid out as y was, and the bits of y");
   const auto other = laid_out(other_, grad);
-  check_floating(grad);
   const auto passed = [&](auto type) {
     using T = decltype(type);
-    return AffineReluGrad<T>{pointer<T>(grad), pointer<uint8_t>(bits), constants<compute_t<T>>(scale),
+    return AffineReluGrad<T>{pointer<T>(grad), pointer<uint8_t>(bits), pointer<compute_t<T>>(scale),
                              pointer_or_null<T>(other)};
   };
   on_device(

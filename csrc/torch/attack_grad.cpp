@@ -1,4 +1,4 @@
-// Torch face of attack_grad.h. Arguments have been checked in bat_fast/ops/attack_grad.py.
+// Torch face of attack_grad.h.
 #include "attack.h"
 
 namespace bat_fast {
@@ -7,6 +7,8 @@ namespace {
 std::tuple<Tensor, Tensor> attack_grad(const Tensor& logits_, const Tensor& target_, const std::string& loss,
                                        const std::optional<Tensor>& reference_, const std::optional<Tensor>& soft_,
                                        double soft_weight, bool targeted, const std::optional<Tensor>& label_) {
+  check_rows({"logits", logits_}, target_);
+  check_attack(logits_, logits_.size(0), logits_.size(1), loss, reference_, soft_, soft_weight, targeted, label_);
   const Tensor logits = packed(logits_), target = packed(target_);
   const auto reference = packed(reference_), soft = packed(soft_), label = packed(label_);
   Tensor grad = new_matrix(logits), per_sample = per_row(logits);

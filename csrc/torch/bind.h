@@ -7,6 +7,7 @@
 #include <string>
 #include <tuple>
 
+#include "checks.h"
 #include "device.h"
 #include "tensors.h"
 

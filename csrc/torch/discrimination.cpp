@@ -1,8 +1,8 @@
-// Torch face of discrimination.h: torch's matrix products, and our passes between them. Arguments have been checked in
-// bat_fast/ops/discrimination.py.
+// Torch face of discrimination.h: torch's matrix products, and our passes between them.
 #include "kernels/discrimination.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "rows.h"
@@ -38,9 +38,21 @@ void products(Tensor& unit, int64_t first, int64_t count, Tensor& out) {
 
 std::tuple<Tensor, Tensor> discrimination_loss(const Tensor& features_, const Tensor& target_, double temperature,
                                                const std::optional<Tensor>& weights_, const std::string& denominator) {
+  const Named given{"features", features_};
+  check_dims(given, 2, "[N, D]");
+  check_floating(given);
+  const int64_t n = features_.size(0), d = features_.size(1);
+  check_integer("the number of features", n, 0, std::numeric_limits<int32_t>::max());
+  check_ids({"target", target_}, n, given);
+  if (weights_) {
+    check_sizes({"weights", *weights_}, {n});
+    check_type({"weights", *weights_}, accumulator(features_));
+    check_beside({"weights", *weights_}, given);
+  }
+  check_number("temperature", temperature, std::numeric_limits<double>::min());
+  check_word("denominator", denominator, {"all", "negatives"});
   const Tensor features = packed(features_), target = packed(target_);
   const auto weights = packed(weights_);
-  const int64_t n = features.size(0), d = features.size(1);
   const ScalarType type = accumulator(features);
   Tensor unit = new_tensor(features, {n, d}, type), norm = new_tensor(features, {n}, type);
   Tensor anchors = new_tensor(features, {n, 3}, type), part = new_tensor(features, {n}, type);  // Anchor: 3 numbers

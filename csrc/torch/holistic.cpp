@@ -1,5 +1,7 @@
-// Torch face of holistic.h. Arguments have been checked in bat_fast/ops/holistic.py.
+// Torch face of holistic.h.
 #include "kernels/holistic.h"
+
+#include <limits>
 
 #include "bind.h"
 
@@ -8,6 +10,12 @@ namespace {
 
 std::tuple<Tensor, Tensor, Tensor> holistic_loss(const Tensor& losses_, double alpha, double r,
                                                  const std::string& form) {
+  check_floating({"losses", losses_});
+  check_dims({"losses", losses_}, 1, "[N]");
+  check_integer("the number of losses", losses_.size(0), 1, std::numeric_limits<int32_t>::max());
+  check_number("alpha", alpha, 0);
+  check_number("r", r, 0);
+  check_word("form", form, {"hd", "hr"});
   const Tensor losses = packed(losses_);
   const int64_t n = losses.numel();
   const ScalarType accumulator = losses.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;

@@ -1,37 +1,13 @@
-// Torch face of network.h, for the CPU alone. Tensors have been checked in bat_fast/ops/network.py, the plan is here.
+// Torch face of network.h, for the CPU alone.
 #include "kernels/network.h"
+
+#include <limits>
 
 #include "attack.h"
 #include "plan.h"
 
 namespace bat_fast {
 namespace {
-
-bool within(int64_t begin, int64_t size, int64_t end) { return begin >= 0 && size >= 0 && begin <= end - size; }
-
-// Every layer reads and writes what is there.
-bool fits(const PlanLayer& a, int64_t values, int64_t weights) {
-  const Map &in = a.into, &out = a.out;
-  const bool window = a.kind == LayerKind::kWindow, pool = a.kind == LayerKind::kMaxPool;
-  for (const int64_t size : {in.height, in.width, in.channels, out.height, out.width, out.channels}) {
-    if (size < 1 || size > values) return false;
-  }
-  if (!within(a.source, in.size(), values) || !within(a.target, out.size(), values)) return false;
-  if (a.other >= 0 && !within(a.other, out.size(), values)) return false;
-  if (a.activation == Activation::kSilu && !within(a.before, out.size(), values)) return false;
-  if (a.bias >= 0 && !within(a.bias, out.channels, weights)) return false;
-  if (window || pool) {
-    const Window& w = a.window;
-    if (w.height < 1 || w.width < 1 || w.height > weights + values || w.width > weights + values) return false;
-    if (w.stride_y < 1 || w.stride_x < 1 || w.pad_y < 0 || w.pad_x < 0) return false;
-    const int64_t size = w.height * w.width * in.channels * out.channels;
-    if (window && !within(a.weight, size, weights)) return false;
-    return window || in.channels == out.channels;
-  }
-  if (a.kind == LayerKind::kAffine && a.weight >= 0 && !within(a.weight, in.channels, weights)) return false;
-  if (a.kind == LayerKind::kMean) return out.pixels() == 1 && in.channels == out.channels;
-  return in.size() == out.size() && in.channels == out.channels;
-}
 
 template <typename T>
 Network<T> network(const Tensor& plan, const Tensor& weights, const Tensor& x, int64_t classes) {
@@ -44,10 +20,7 @@ Network<T> network(const Tensor& plan, const Tensor& weights, const Tensor& x, i
                  0};
   for (int64_t i = 0; i < net.count; ++i) {
     const PlanLayer& a = net.layers[i];
-    constexpr int64_t kMost = int64_t{1} << 28;  // no sum below overflows
-    const bool sane = std::max({a.target, a.before, a.other, a.source}) < kMost &&
-                      std::max({a.out.height, a.out.width, a.out.channels}) < (1 << 20) && a.out.size() < kMost;
-    STD_TORCH_CHECK(sane, "plan: layer ", i, " is too large");
+    STD_TORCH_CHECK(sane(a), "plan: layer ", i, " is unknown or too large");
     net.values = std::max({net.values, a.target + a.out.size(), a.before + a.out.size(), net.layers[0].into.size()});
   }
   for (int64_t i = 0; i < net.count; ++i) {
@@ -72,6 +45,12 @@ void over_chunks(const Tensor& x, F f) {
 
 std::tuple<Tensor, Tensor> network_gradient(const Tensor& x, const std::optional<Tensor>& grad_, const Tensor& plan_,
                                             const Tensor& weights_, int64_t classes) {
+  check_network({"x", x}, plan_, weights_, classes);
+  if (grad_) {
+    check_sizes({"grad", *grad_}, {x.size(0), classes});
+    check_type({"grad", *grad_}, x.scalar_type());
+    check_beside({"grad", *grad_}, {"x", x});
+  }
   const Tensor plan = packed(plan_), weights = packed(weights_);
   const auto grad = packed(grad_);
   Tensor grad_x = torch::stable::empty_like(x), logits = new_tensor(x, {x.size(0), classes}, x.scalar_type());
@@ -92,6 +71,16 @@ void network_attack_(Tensor adv, const Tensor& clean, const Tensor& target_, con
                      const std::optional<Tensor>& reference_, const std::optional<Tensor>& soft_, double soft_weight,
                      bool targeted, const std::optional<Tensor>& label_, const std::string& norm, int64_t steps,
                      double step_size, double eps, double lo, double hi) {
+  const Named moved{"adv", adv};
+  check_network(moved, plan_, weights_, classes);
+  check_same({"clean", clean}, moved);
+  check_index({"target", target_}, adv.size(0), classes, moved);
+  check_attack(adv, adv.size(0), classes, loss, reference_, soft_, soft_weight, targeted, label_);
+  check_word("norm", norm, {"linf", "l2"});
+  check_integer("steps", steps, 0, std::numeric_limits<int32_t>::max());
+  check_step(step_size, eps, lo, hi);
+  check_alone(moved);
+  for (const Named& t : {Named{"clean", clean}, {"weights", weights_}}) check_apart(moved, t, false);
   const Tensor plan = packed(plan_), weights = packed(weights_), target = packed(target_);
   const auto reference = packed(reference_), soft = packed(soft_), label = packed(label_);
   on_cpu(adv, [&](auto type) {

@@ -1,4 +1,4 @@
-// Torch face of pair_loss.h. Arguments have been checked in bat_fast/ops/pair_loss.py.
+// Torch face of pair_loss.h.
 #include "kernels/pair_loss.h"
 
 #include "rows.h"
@@ -9,6 +9,10 @@ namespace {
 // target is absent for TRADES. The gradients hold 1 / N.
 std::tuple<Tensor, Tensor, Tensor, Tensor> pair_loss(const Tensor& clean_, const Tensor& adv_,
                                                      const std::optional<Tensor>& target_, double beta) {
+  check_logits({"clean", clean_});
+  check_same({"adv", adv_}, {"clean", clean_});
+  check_number("beta", beta);
+  if (target_) check_rows({"clean", clean_}, *target_);
   const Tensor clean = packed(clean_), adv = packed(adv_);
   const auto target = packed(target_);
   Tensor loss = new_tensor(clean, {}, accumulator(clean)), per_sample = per_row(clean);

@@ -1,5 +1,7 @@
-// Torch face of random_start.h. Arguments have been checked in bat_fast/ops/random_start.py.
+// Torch face of random_start.h.
 #include "kernels/random_start.h"
+
+#include <limits>
 
 #include "bind.h"
 
@@ -13,13 +15,14 @@ ImageLayout image_layout(const Tensor& t) {
   return {samples, pixels, t.size(2) * t.size(3), t.size(1)};  // channels_last
 }
 
-bool is_channels_last(const Tensor& t) {
-  return t.dim() == 4 && is_dense(t) && t.stride(1) == 1 && t.stride(3) == t.size(1) &&
-         t.stride(2) == t.size(3) * t.size(1);
-}
-
 Tensor random_start(const Tensor& clean_, const Tensor& index_, double eps, const std::string& norm, int64_t seed,
                     int64_t draw, double lo, double hi) {
+  STD_TORCH_CHECK(clean_.dim() > 0, "bat_fast: clean must be a batch [N, ...], got a scalar");
+  check_floating({"clean", clean_});
+  check_ids({"index", index_}, clean_.size(0), {"clean", clean_});
+  check_step(0, eps, lo, hi);
+  check_word("norm", norm, {"linf", "l2", "gaussian"});
+  check_integer("draw", draw, 0, std::numeric_limits<uint32_t>::max());
   const bool fits = clean_.is_contiguous() || is_channels_last(clean_);
   const Tensor clean = fits ? clean_ : packed(clean_);
   const Tensor index = packed(index_);

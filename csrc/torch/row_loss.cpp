@@ -1,4 +1,4 @@
-// Torch face of row_loss.h. Arguments have been checked in bat_fast/ops/row_loss.py.
+// Torch face of row_loss.h.
 #include "kernels/row_loss.h"
 
 #include "rows.h"
@@ -8,6 +8,9 @@ namespace {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> bat_loss(const Tensor& logits_, const Tensor& target_, double alpha,
                                                     const std::string& normalize) {
+  check_rows({"logits", logits_}, target_);
+  check_number("alpha", alpha, 0);
+  check_word("normalize", normalize, {"weights", "batch"});
   const Tensor logits = packed(logits_), target = packed(target_);
   const ScalarType type = accumulator(logits);
   Tensor loss = new_tensor(logits, {}, type), total = new_tensor(logits, {}, type);
@@ -38,6 +41,16 @@ BAT_REGISTER(bat_loss, bat_loss)
 
 Tensor bat_loss_backward(const Tensor& grad_loss, const Tensor& logits_, const Tensor& target_, const Tensor& weights_,
                          const Tensor& norm_, const Tensor& total) {
+  const Named rows{"logits", logits_};
+  check_rows(rows, target_);
+  check_sizes({"weights", weights_}, {logits_.size(0)});
+  check_sizes({"norm", norm_}, {logits_.size(0), 2});
+  check_sizes({"grad_loss", grad_loss}, {});
+  check_sizes({"total", total}, {});
+  for (const Named& t : {Named{"weights", weights_}, {"norm", norm_}, {"grad_loss", grad_loss}, {"total", total}}) {
+    check_type(t, accumulator(logits_));
+    check_beside(t, rows);
+  }
   const Tensor logits = packed(logits_), target = packed(target_);
   const Tensor weights = packed(weights_), norm = packed(norm_);
   Tensor grad = new_matrix(logits);
@@ -61,6 +74,8 @@ Tensor bat_loss_backward(const Tensor& grad_loss, const Tensor& logits_, const T
 BAT_REGISTER(bat_loss_backward, bat_loss_backward)
 
 std::tuple<Tensor, Tensor, Tensor> soft_target_loss(const Tensor& logits_, const Tensor& soft_) {
+  check_logits({"logits", logits_});
+  check_same({"soft", soft_}, {"logits", logits_});
   const Tensor logits = packed(logits_), soft = packed(soft_);
   Tensor loss = new_tensor(logits, {}, accumulator(logits)), per_sample = per_row(logits), grad = new_matrix(logits);
   const double scale = 1.0 / static_cast<double>(logits.size(0));

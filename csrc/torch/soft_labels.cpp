@@ -1,14 +1,25 @@
-// Torch face of soft_labels.h. Arguments have been checked in bat_fast/ops/soft_labels.py.
+// Torch face of soft_labels.h.
 #include "kernels/soft_labels.h"
 
 #include <algorithm>
 
-#include "bind.h"
+#include "rows.h"
 
 namespace bat_fast {
 namespace {
 
 Tensor ensemble_targets_(Tensor memory_, const Tensor& index_, const Tensor& logits_, double momentum) {
+  const Named given{"logits", logits_}, kept{"memory", memory_};
+  check_logits(given);
+  check_dims(kept, 2, "[samples, C]");
+  check_sizes(kept, {memory_.size(0), logits_.size(1)});
+  check_type(kept, accumulator(logits_));
+  check_beside(kept, given);
+  check_index({"index", index_}, logits_.size(0), memory_.size(0), given);
+  check_number("momentum", momentum, 0, 1);
+  check_alone(kept);
+  check_apart(kept, given);
+  check_apart(kept, {"index", index_});
   const Tensor index = packed(index_), logits = packed(logits_);
   Tensor memory = packed(memory_);  // itself where it is already
   const int64_t samples = memory.size(0), rows = logits.size(0), classes = logits.size(1);

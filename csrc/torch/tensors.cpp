@@ -29,6 +29,11 @@ bool is_dense(const Tensor& t) {
   return true;
 }
 
+bool is_channels_last(const Tensor& t) {
+  return t.dim() == 4 && is_dense(t) && t.stride(1) == 1 && t.stride(3) == t.size(1) &&
+         t.stride(2) == t.size(3) * t.size(1);
+}
+
 bool same_strides(const Tensor& a, const Tensor& b) {
   for (int64_t i = 0; i < a.dim(); ++i) {
     if (a.size(i) != 1 && a.stride(i) != b.stride(i)) return false;

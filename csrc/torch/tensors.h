@@ -31,6 +31,8 @@ const T* pointer_or_null(const std::optional<Tensor>& t) {
 
 // Whether the elements fill one block of memory without gaps or overlaps, in whatever order of dimensions.
 bool is_dense(const Tensor& t);
+// [N, C, H, W] with the channels innermost.
+bool is_channels_last(const Tensor& t);
 bool same_strides(const Tensor& a, const Tensor& b);
 // `t` with the strides (and dtype) of `like`: itself where it fits.
 Tensor with_layout_of(const Tensor& t, const Tensor& like);

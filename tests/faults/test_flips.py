@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+from tally import tally
 
 from bat_fast.cli.settings import read_command
 from bat_fast.data import create_loader, load
@@ -49,11 +50,12 @@ def damage(content: bytes, page: bool, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def unnoticed(files, read, seed):
+def unnoticed(files, read, seed, what):
     """Damages one file after the other; where ``read`` gives something else than before without a word.
 
     Args:
         files: to damage in turns.
+        what: the files are, in words.
         read: of a file to what is made of it; raises ValueError naming the file, or its folder.
     """
     chance, lost, noticed, named = random.Random(seed), [], 0, 0
@@ -73,7 +75,7 @@ def unnoticed(files, read, seed):
             named += path.name in said or str(path.parent) in said or "cache" in said
         if not same(found, wanted):
             lost.append((number, path.name))
-    print(f"{BITS} bits and {PAGES} pages: {named} named, {len(lost)} lost")
+    tally("damage", what, BITS + PAGES, named, len(lost))
     assert named == noticed > BITS // 4, "most of a file matters, and the message has its name"
     return lost
 
@@ -92,11 +94,16 @@ def copy(run, tmp_path):
 
 def test_checkpoints(copy):
     files = [copy / "checkpoints" / name for name in ("last.pt", "best.pt", "last-2.pt")]
-    assert not unnoticed(files, load_checkpoint, 1)
+    assert not unnoticed(files, load_checkpoint, 1, "checkpoints")
 
 
 def test_weights_to_begin_with(copy):
-    assert not unnoticed([copy / "checkpoints" / "best.pt", copy / "model.safetensors"], read_weights, 2)
+    assert not unnoticed(
+        [copy / "checkpoints" / "best.pt", copy / "model.safetensors"],
+        read_weights,
+        2,
+        "weights to begin with",
+    )
 
 
 def test_the_model(copy):
@@ -104,7 +111,7 @@ def test_the_model(copy):
         model, said = load_run(path)
         return model.state_dict(), said
 
-    assert not unnoticed([copy / "model.safetensors"], read, 3)
+    assert not unnoticed([copy / "model.safetensors"], read, 3, "`model.safetensors`")
 
 
 def test_what_a_run_goes_on_from(copy):
@@ -116,7 +123,7 @@ def test_what_a_run_goes_on_from(copy):
             raise ValueError("; ".join(lines))
         return state, rows_of(state, folder)[0]
 
-    assert not unnoticed([folder.last, folder.best, folder.last], read, 4)
+    assert not unnoticed([folder.last, folder.best, folder.last], read, 4, "checkpoints, on `--resume`")
     content = folder.metrics.read_bytes()
     chance = random.Random(5)
     state, rows = read(folder.metrics)
@@ -129,7 +136,7 @@ def test_settings(copy):
     def read(_):
         return read_command(["--resume", "--out", str(copy)]).config
 
-    assert not unnoticed([copy / "config.yaml"], read, 6)
+    assert not unnoticed([copy / "config.yaml"], read, 6, "`config.yaml`")
 
 
 def test_a_cache(tmp_path):
@@ -145,7 +152,7 @@ def test_a_cache(tmp_path):
         return facts, [tuple(batch) for loader in loaders for batch in loader]
 
     files = [folder / name for name in ("meta.json", "labels.npy", "checks.npy", "images.npy")]
-    assert not unnoticed(files, read, 7)
+    assert not unnoticed(files, read, 7, "a cache of `prepare`")
 
 
 def test_a_cache_that_is_being_built(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def textbook_l2(adv, grad, clean, step_size, eps):
     def length(t):
         return t.flatten(1).norm(dim=1).reshape(-1, *[1] * (t.dim() - 1))
 
-    v = adv + step_size * grad / (length(grad) + 1e-10) - clean
+    v = adv + step_size * grad / length(grad) - clean
     v = torch.where(length(v) > eps, v * (eps / length(v)), v)
     return (clean + v).clamp(0, 1)
 
@@ -71,9 +71,12 @@ L2_SHAPES = [(1, 1), (2, 3, 5, 7), (5, 1, 8, 8), (3, 3, 64, 64), (2, 3, 65, 64),
 
 
 @pytest.mark.parametrize("shape", L2_SHAPES, ids=str)
-@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6, 1e-38, 1e38])
 def test_l2_step_is_the_textbook_step(shape, scale, device, dtype):
-    clean, grad = images(shape, device, dtype), scale * torch.randn(shape, device=device).to(dtype)
+    clean, grad = (
+        images(shape, device, dtype),
+        scale * torch.randn(shape, device=device).to(dtype).clamp(-3, 3),
+    )
     start = (clean + 0.1 * torch.randn_like(clean)).clamp(0, 1)
     exact = textbook_l2(start.double(), grad.double(), clean.double(), 0.3, 0.5)
     close = {"rtol": 0, "atol": 2e-6 if dtype == torch.float32 else 1e-13}
@@ -91,6 +94,16 @@ def test_l2_step_where_the_batch_is_not_outermost_in_memory(device, dtype):
     exact = textbook_l2(adv.double(), grad.double(), clean.double(), 0.3, 0.5)
     out = ops.l2_step_(adv, grad, clean, step_size=0.3, eps=0.5)
     torch.testing.assert_close(out.double(), exact, rtol=0, atol=2e-6)
+
+
+def test_l2_step_of_one_large_entry_among_small_ones(device, dtype):
+    clean = images((4, 2 * 12289), device, dtype)  # on a GPU two chunks, whose units differ
+    grad = 1e-30 * torch.randn_like(clean)
+    grad[0, 7], grad[1, -1], grad[2, 13000], grad[3] = 1e30, 1e-3, 1e10, 0.0
+    exact = textbook_l2(clean[:3].double(), grad[:3].double(), clean[:3].double(), 0.3, 0.5)
+    out = ops.l2_step_(clean.clone(), grad, clean, step_size=0.3, eps=0.5)
+    torch.testing.assert_close(out[:3].double(), exact, rtol=0, atol=2e-6)
+    assert torch.equal(out[3], clean[3])
 
 
 def test_l2_step_without_gradient_radius_or_step(device, dtype):
