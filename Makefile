@@ -59,6 +59,7 @@ wheel: sdist  ## a wheel for every Python, built from the source distribution, i
 	PATH="$(CURDIR)/$(RELEASE):$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' -w dist build/wheel/*.whl
 
 sbom: $(RELEASE)/.installed  ## what an installation consists of, as CycloneDX, in dist/
+	mkdir -p dist
 	$(PYTHON) -m venv --clear build/sbom
 	BAT_FAST_CUDA=0 build/sbom/bin/pip install -q ".[train]"
 	$(RELEASE)/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/bat_fast.cdx.json build/sbom/bin/python
