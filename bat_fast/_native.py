@@ -161,6 +161,16 @@ def differentiable(name: str, backward: Callable[..., Any], setup: Callable[...,
     _LIBRARY.impl(name, Gradient.apply, "Autograd")
 
 
+def changed(tensor: Tensor) -> Tensor:
+    """``tensor``, which an operator has written: autograd raises where it had kept it for a gradient.
+
+    torch counts the changes by its own operators, and of a compiled graph, but not by those of a library.
+    """
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(tensor)
+    return tensor
+
+
 def scaled(grad: Tensor, factor: Tensor) -> Tensor:
     """``factor * grad`` in the dtype of ``grad``; free for a factor of 1 that can be read without a wait."""
     if type(factor) is Tensor and factor.is_cpu and factor.item() == 1.0:

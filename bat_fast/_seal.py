@@ -1,4 +1,4 @@
-"""Checksums of files that are read back, kept inside them, so that no crash can part the two.
+"""What is asked of files that are read back: checksums inside them, so that no crash can part the two.
 
 Standard library only. Files of older versions have none and are taken as they are.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ def digest(*parts: Any) -> str:
     return found.hexdigest()
 
 
+def check_regular(path: Path) -> None:
+    """Raise ValueError where ``path`` is no ordinary file: reading a pipe or a device may never end.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device or socket"
+        raise ValueError(f"{path} is a {kind}, and no file: give the path of the file itself")
+
+
 def sealed_text(text: str) -> str:
     """``text``, which ends in a line end, and a comment with its checksum."""
     return f"{text}{_LINE}{digest(text.encode())}\n"
@@ -29,6 +42,7 @@ def sealed_text(text: str) -> str:
 
 def check_text(path: Path) -> None:
     """Raise ValueError where `sealed_text` has written a file and its lines have changed since."""
+    check_regular(path)
     above, line, found = path.read_bytes().rpartition(_LINE.encode())
     if line and found.strip() != digest(above).encode():
         raise ValueError(

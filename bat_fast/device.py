@@ -70,13 +70,25 @@ def layout(device: str | torch.device) -> torch.memory_format:
     return torch.channels_last if on_gpu else torch.contiguous_format
 
 
-def set_backends(tf32: bool | None, benchmark: bool | None) -> None:
-    """Switches of torch for the GPUs of this process.
+def set_backends(tf32: bool | None, benchmark: bool | None, *, deterministic: bool = False) -> None:
+    """Switches of torch for this process.
 
     Args:
         tf32: convolutions and matrix products of float32 in TF32; None leaves both as they are.
         benchmark: cuDNN times its algorithms for each new shape; None leaves it as it is.
+        deterministic: only kernels that give the same bits again; False leaves it as it is.
+
+    Raises:
+        ValueError: ``deterministic`` with ``benchmark``, which may choose other kernels each time.
     """
+    if deterministic:
+        if benchmark:
+            raise ValueError(
+                "deterministic does not go with cuda.benchmark (--speed fast): say --cuda.benchmark false"
+            )
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if tf32 is not None:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     if benchmark is not None:

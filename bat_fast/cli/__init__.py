@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
+from types import FrameType
 from typing import Any
 
 from bat_fast._install import install
@@ -21,13 +22,15 @@ from bat_fast.spelling import hint
 
 _OPTIONAL = {"yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
 _STDOUT = 1
+_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    0, 1 (failure), 2 (bad input), 130 (interrupted), 141 (nobody reads what is printed any more, as with
-    ``| head``). SIGTERM interrupts as Ctrl-C does, wherever it arrives.
+    0, 1 (failure), 2 (bad input), 75 (a training was told to end by SIGTERM or SIGUSR1 and can go on), 130
+    (interrupted otherwise), 141 (nobody reads what is printed any more, as with ``| head``). SIGTERM and
+    SIGUSR1 interrupt as Ctrl-C does, wherever they arrive.
     """
     try:
         try:
@@ -50,7 +53,9 @@ def _main(arguments: list[str] | None) -> int:
         with _terminable():
             return _run(words)
     except KeyboardInterrupt as error:
-        return _say(str(error) if isinstance(error, Interrupted) else "interrupted", 130)
+        if isinstance(error, Interrupted):
+            return _say(str(error), error.status)
+        return _say("interrupted", 130)
     except Exception as error:
         if debug or (isinstance(error, BrokenPipeError) and not _is_read()):
             raise
@@ -61,16 +66,22 @@ def _main(arguments: list[str] | None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Inside ``with``, SIGTERM raises KeyboardInterrupt, where nobody has asked for something else."""
-    main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Inside ``with``, the signals of a scheduler raise KeyboardInterrupt with their number, where nobody has
+    asked for something else."""
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [number for number in _SCHEDULERS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _run(words: list[str]) -> int:
@@ -105,8 +116,8 @@ def _usage() -> str:
         f"usage: bat-fast VERB ... [--debug]\n\n{lines}\n\n"
         "`bat-fast VERB --help` lists the options of a verb. --debug shows the traceback of an error, "
         "--version the version.\n\n"
-        "Exit status: 0 all is well; 1 a failure; 2 bad input; 130 interrupted by Ctrl-C or SIGTERM, to go "
-        "on with `bat-fast train --resume --out DIR`."
+        "Exit status: 0 all is well; 1 a failure; 2 bad input; 75 a training was ended by SIGTERM or "
+        "SIGUSR1 and 130 anything by Ctrl-C, to go on with `bat-fast train --resume --out DIR`."
     )
 
 

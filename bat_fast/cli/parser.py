@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import signal
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -14,7 +15,17 @@ BAD_INPUT = (ValueError, TypeError, OSError, argparse.ArgumentError)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM at a point from which one can go on; the message says how."""
+    """A signal at a point from which one can go on; the message says how.
+
+    Args:
+        message: for people.
+        number: of the signal. A scheduler sends SIGTERM or SIGUSR1 and reads the exit status: 75, which is
+            EX_TEMPFAIL of sysexits.h, asks it to queue the job again.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.status = 75 if number in (signal.SIGTERM, signal.SIGUSR1) else 130
 
 
 class Parser(argparse.ArgumentParser):

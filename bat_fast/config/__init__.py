@@ -202,6 +202,9 @@ class TrainConfig(Settings):
     """Seed of weights, data order, random starts and splits."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+    deterministic: bool = False
+    """torch takes only kernels that repeat their bits, and stops at an operation that has none; on a CPU all
+    that a run uses repeats without it (docs/determinism.md)."""
     speed: Literal["published", "fast"] = "published"
     """What settings that are None become: ``published`` is float32; ``fast`` is bf16 in the attack and for
     the weights, TF32 elsewhere, and the fastest algorithms of cuDNN."""

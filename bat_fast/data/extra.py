@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bat_fast._random import EXTRA_LABEL
+from bat_fast._seal import check_regular
 from bat_fast.batch import Batch
+from bat_fast.data.arrays import read_npz
 from bat_fast.data.augment import Augment, uniform
 from bat_fast.data.order import epoch_order
 from bat_fast.data.source import Source
@@ -109,20 +109,29 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
     names = ("image", "label")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors = load_file(path)
+            tensors = _read_safetensors(path)
             found = tuple(tensors[name] for name in names)
         elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                found = tuple(torch.from_numpy(arrays[name]) for name in names)
+            arrays = read_npz(path)
+            found = tuple(torch.from_numpy(arrays[name]) for name in names)
         else:
-            raise ValueError("it is neither .npz nor .safetensors")
+            raise ValueError(f"{path} cannot be read: it is neither .npz nor .safetensors")
     except KeyError:
         raise ValueError(f"data.extra.path: {path} needs the arrays image and label") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"data.extra.path: {path} cannot be read: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"data.extra.path: {error}") from None
     return found[0], found[1]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_regular(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def _check(path: str, images: Tensor, labels: Tensor, train: Source) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_like
-from bat_fast._native import accumulator, differentiable, operator
+from bat_fast._native import accumulator, changed, differentiable, operator
 
 __all__ = ["affine", "affine_grad_"]
 
@@ -153,7 +153,7 @@ def affine_grad_(
                 raise TypeError(f"{name} must be {grad.dtype} as grad is, got {tensor.dtype}")
     factor = None if scale is None else _channels("scale", scale, "grad", grad)
     torch.ops.bat_fast.affine_grad_(grad, y, factor, other)
-    return grad
+    return changed(grad)
 
 
 unchecked_affine = torch.ops.bat_fast.affine.default

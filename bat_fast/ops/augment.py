@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bat_fast._native import operator
+from bat_fast._native import changed, operator
 from bat_fast._random import CROP, philox
 
 __all__ = ["crop_flip"]
@@ -136,7 +136,7 @@ def crop_flip(
     elif not out.is_contiguous(memory_format=layout):
         raise ValueError(f"out must have the memory format asked for, {layout}, got strides {out.stride()}")
     torch.ops.bat_fast.crop_flip(out, images, index, ids, pad, padding == "reflect", seed, epoch, flip)
-    return out
+    return changed(out)
 
 
 def _check_set(images: Tensor, index: Tensor, ids: Tensor) -> None:

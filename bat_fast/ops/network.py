@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bat_fast._checks import attack_arguments, check_floating, check_number, check_step
-from bat_fast._native import operator
+from bat_fast._native import changed, operator
 
 KINDS = ("window", "affine", "max_pool", "mean", "sum")
 ACTIVATIONS = (None, "relu", "silu")
@@ -234,7 +234,7 @@ def network_attack_(
     torch.ops.bat_fast.network_attack_(
         adv, clean, target, plan, weights, classes, *climbed, norm, steps, step_size, eps, lo, hi
     )
-    return adv
+    return changed(adv)
 
 
 def _check(name: str, x: Tensor, plan: Tensor, weights: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_like, check_step
-from bat_fast._native import operator
+from bat_fast._native import changed, operator
 
 __all__ = ["l2_step_", "linf_step_"]
 
@@ -58,7 +58,7 @@ def linf_step_(
     """
     _check_step(adv, grad, clean, step_size, eps, lo, hi)
     torch.ops.bat_fast.linf_step_(adv, grad, clean, step_size, eps, lo, hi)
-    return adv
+    return changed(adv)
 
 
 def _check_step(
@@ -133,4 +133,4 @@ def l2_step_(
     if adv.dim() < 1:
         raise ValueError("adv must be a batch [N, ...], got a scalar")
     torch.ops.bat_fast.l2_step_(adv, grad, clean, step_size, eps, lo, hi)
-    return adv
+    return changed(adv)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_number, floating
-from bat_fast._native import operator
+from bat_fast._native import changed, operator
 
 __all__ = ["ensemble_targets_"]
 
@@ -81,4 +81,6 @@ def ensemble_targets_(memory: Tensor, index: Tensor, logits: Tensor, *, momentum
         if low < 0 or high >= memory.shape[0]:
             bad = int(low) if low < 0 else int(high)
             raise ValueError(f"index holds id {bad}, outside [0, {memory.shape[0]})")
-    return torch.ops.bat_fast.ensemble_targets_(memory, index, logits.detach(), momentum)
+    targets = torch.ops.bat_fast.ensemble_targets_(memory, index, logits.detach(), momentum)
+    changed(memory)
+    return targets

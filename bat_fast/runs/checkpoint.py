@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from bat_fast._atomic import atomic_write
+from bat_fast._seal import check_regular
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -25,6 +27,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, damaged or not a checkpoint.
     """
+    check_regular(path)
     with path.open("rb") as file:
         try:
             check_parts(file)
@@ -41,7 +44,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def check_parts(file: BinaryIO) -> None:
     """Raise an exception of some kind where a part of a zip file, as torch writes them, is not its CRC's."""
+    end = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as parts:
+        whole = parts.infolist()
+        # torch packs without compression: what would grow is of somebody else, and may grow without end.
+        if (
+            any(part.compress_type != zipfile.ZIP_STORED for part in whole)
+            or sum(p.file_size for p in whole) > end
+        ):
+            raise ValueError("it is a compressed archive, which torch does not write")
         damaged = parts.testzip()
     if damaged is not None:
         raise ValueError(f"the checksum of {damaged} is wrong")

@@ -16,7 +16,7 @@ import yaml
 
 from bat_fast._atomic import atomic_copy, atomic_text
 from bat_fast._lock import Lock
-from bat_fast._seal import check_text, sealed_text
+from bat_fast._seal import check_regular, check_text, sealed_text
 from bat_fast.config import TrainConfig, settled
 from bat_fast.runs.plain import check_same, plain
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class RunFolder:
     """``config.yaml``, ``classes.txt``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``,
     ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path, with
-    ``checkpoints/last-2.pt`` and so on, which were ``last.pt`` before; and ``label_noise.csv`` where labels
-    are wrong on purpose.
+    ``checkpoints/last-2.pt`` and so on, which were ``last.pt`` before; ``checkpoints/nonfinite.pt``, the
+    batch of a NaN; and ``label_noise.csv`` where labels are wrong on purpose.
 
     Args:
         path: the folder.
@@ -50,6 +50,7 @@ class RunFolder:
         self.labels = path / "label_noise.csv"
         self.best = path / "checkpoints" / "best.pt"
         self.last = path / "checkpoints" / "last.pt"
+        self.nonfinite = path / "checkpoints" / "nonfinite.pt"
         self.lock = Lock(path / ".lock", str(path))
 
     @staticmethod
@@ -137,6 +138,7 @@ class RunFolder:
         """
         if not self.metrics.exists():
             return []
+        check_regular(self.metrics)
         lines = self.metrics.read_bytes().split(b"\n")[:-1]  # the last piece has no line end: partial
         found = []
         for number, text in enumerate(lines, 1):
@@ -180,8 +182,11 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def write_classes(self, names: tuple[str, ...]) -> None:
-        """Write ``classes.txt``: the name of class 0 in the first line, and so on."""
-        text = "".join(f"{name}\n" for name in names)
+        """Write ``classes.txt``: the name of class 0 in the first line, and so on.
+
+        What would end a line, or steer a terminal, is written as Python writes it, ``\\n``.
+        """
+        text = "".join(f"{in_one_line(name)}\n" for name in names)
         atomic_text(self.classes, text)
 
     def write_labels(self, index: Tensor, true: Tensor | None, labels: Tensor) -> None:
@@ -196,6 +201,11 @@ class RunFolder:
         """Write ``results.json``."""
         text = json.dumps(results, indent=2, allow_nan=False) + "\n"
         atomic_text(self.results, text)
+
+
+def in_one_line(name: str) -> str:
+    """``name``, which may be that of any folder, without characters that do something."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def finite(row: dict[str, Any]) -> dict[str, Any]:

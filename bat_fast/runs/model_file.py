@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from bat_fast import __version__, models
 from bat_fast._atomic import atomic_write
@@ -21,6 +21,8 @@ from bat_fast.runs.weights import put_weights
 
 GIVEN = "given:"  # in place of a name: a model from Python, and what its class is called
 _JSON = ("method", "data", "classes", "options")
+_SMALL = 64  # a size that any model may have
+_LARGEST = 1 << 14  # pixels of a side
 _SIZES = ("num_classes", "in_channels", "image_size")
 
 
@@ -47,6 +49,19 @@ def metadata_of(
         "classes": json.dumps(classes),
         "seed": str(config.seed),
     }
+
+
+def _check_sizes(described: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> None:
+    """Raise ValueError where a model would be larger than what the file holds: it is built before the weights
+    are compared with it, and a number in a header costs nothing."""
+    most = max([_SMALL, len(tensors), *(size for tensor in tensors.values() for size in tensor.shape)])
+    asked = {name: described[name] for name in ("num_classes", "in_channels")} | described.get("options", {})
+    for name, value in asked.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and not abs(number) <= most:
+                raise ValueError(f"{file}: {name} is {number}, but no tensor in it is larger than {most}")
+    if not 1 <= described["image_size"] <= _LARGEST:
+        raise ValueError(f"{file}: image_size is {described['image_size']}, outside [1, {_LARGEST}]")
 
 
 def save_model(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
@@ -98,6 +113,7 @@ def load_run(
     described |= {key: int(metadata[key]) for key in (*_SIZES, "seed")}
     described |= {key: json.loads(metadata[key]) for key in _JSON if key in metadata}
     described |= {key: Ratio(metadata[key]) for key in ("eps", "step_size")}
+    _check_sizes(described, tensors, file)
     built = build_model(described, given=model)
     put_weights(built, tensors, file)
     return built.to(device).eval(), described

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bat_fast._seal import digest
+from bat_fast._seal import check_regular, digest
 
 KEY = "sha256"  # of everything else in the file
 _MOST = 100_000_000  # bytes of a header that safetensors itself would read
@@ -30,8 +30,10 @@ def sealed_tensors(content: bytes) -> bytes:
 def check_tensors(path: Path) -> None:
     """Raise ValueError where `sealed_tensors` has made a file and a bit of it has changed since.
 
-    What is no safetensors file, or has no checksum, passes: who reads it says what is wrong.
+    So it does where that is no ordinary file. What is no safetensors file, or has no checksum, passes: who
+    reads it says what is wrong.
     """
+    check_regular(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MOST:

@@ -27,6 +27,7 @@ _INSIDE = (
     "state_dict_ema",
     "model_ema",
 )
+_DEEPEST = 16  # mappings in each other
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
@@ -79,7 +80,9 @@ def _weights_of(found: Any) -> dict[str, Tensor]:
     average = found.get("average") if isinstance(found, Mapping) and "rng" in found else None
     if average and int(average.get("n_averaged", 0)):  # of a run: what it validates and saves
         found = average
-    while isinstance(found, Mapping):
+    for _ in range(_DEEPEST):  # a mapping may contain itself
+        if not isinstance(found, Mapping):
+            break
         inside = next((found[key] for key in _INSIDE if isinstance(found.get(key), Mapping)), None)
         if inside is None:
             tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}

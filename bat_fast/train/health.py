@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,12 +30,16 @@ class Health:
         self.policy, self._every = optim.on_nonfinite, optim.check_every
         self._model = (model,)
         self._at_once = self.policy != "stop" or all(p.is_cpu for p in model.parameters())
-        self._sum: Tensor | None = None  # of the steps since the last answer: finite, or not
-        self._steps = self._in_a_row = 0
+        self._sums: list[Tensor] = []  # of each step since the last answer: finite, or not
+        self._in_a_row = 0
         self.epoch = 0
         """That is trained, from 0, for messages."""
         self.left_out = False
         """Whether the last update was."""
+        self.finite = True
+        """What the last answer was."""
+        self.back = 0
+        """How many steps before the last one the values that were found became so."""
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -57,14 +61,12 @@ class Health:
             FloatingPointError: there is a NaN or an infinity, and the policy, or the number of them, says so.
         """
         gradients = [p.grad for p in self._model[0].parameters() if p.grad is not None]
-        sums = torch.stack(_sums([*losses, *gradients])).sum()
-        self._sum = sums if self._sum is None else self._sum + sums
-        self._steps += 1
+        self._sums.append(torch.stack(_sums([*losses, *gradients])).sum())
         if not self._at_once:
-            if self._steps >= self._every:
+            if len(self._sums) >= self._every:
                 self.settle()
             return True
-        self.left_out = not math.isfinite(self._answer())
+        self.left_out = not self._answer()
         self._in_a_row = self._in_a_row + 1 if self.left_out else 0
         if self.left_out and (self.policy == "stop" or self._in_a_row >= _MOST):
             raise FloatingPointError(self._what("" if self._in_a_row == 1 else f", {_MOST} times in a row"))
@@ -76,17 +78,20 @@ class Health:
         Raises:
             FloatingPointError: there was a NaN or an infinity.
         """
-        steps = self._steps
-        if steps and not math.isfinite(self._answer()):
+        steps = len(self._sums)
+        if steps and not self._answer():
             raise FloatingPointError(self._what(f", within {steps} steps"))
 
     def _what(self, when: str) -> str:
         return f"the training loss or its gradient became NaN or infinite in epoch {self.epoch + 1}{when}"
 
-    def _answer(self) -> float:
-        assert self._sum is not None
-        answer, self._sum, self._steps = float(self._sum), None, 0
-        return answer
+    def _answer(self) -> bool:
+        """Whether all has been finite since the last answer; waits for the device once."""
+        each = [math.isfinite(value) for value in torch.stack(self._sums).tolist()]
+        self._sums.clear()
+        self.finite = all(each)
+        self.back = 0 if self.finite else len(each) - 1 - each.index(False)
+        return self.finite
 
 
 def check_weights(model: nn.Module) -> None:
@@ -102,10 +107,15 @@ def _sums(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 @contextmanager
-def advice(last: Path) -> Iterator[None]:
-    """Adds to a FloatingPointError what can be done: ``last`` is the checkpoint to go on from."""
+def advice(last: Path, keep: Callable[[], str]) -> Iterator[None]:
+    """Adds to a FloatingPointError what can be done.
+
+    Args:
+        last: the checkpoint to go on from.
+        keep: keeps what led to it, and says so.
+    """
     try:
         yield
     except FloatingPointError as error:
         good = f"the last good checkpoint is {last}" if last.exists() else "none was saved"
-        raise FloatingPointError(f"{error}; {good}; try a lower --optim.lr") from None
+        raise FloatingPointError(f"{error}{keep()}; {good}; try a lower --optim.lr") from None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, kept until the running step is done."""
+"""Ctrl-C, SIGTERM and SIGUSR1, kept until the running step is done."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import threading
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm sends ahead of time
 
 
 class Interruption:
-    """Inside ``with``, a first signal only sets ``asked``; a second one acts at once, as without this.
+    """Inside ``with``, a first signal only sets ``asked``, to its number; a second one acts at once, as
+    without this.
 
     Outside the main thread, where Python allows no handlers, nothing changes.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -31,5 +32,5 @@ class Interruption:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked = number
         self.__exit__()

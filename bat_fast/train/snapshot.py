@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 from bat_fast.data import Loader
-from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.train.build import Parts
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
 from bat_fast.train.step import TrainStep
+
+_LEARNT = ("model", "average", "optimizer", "method")
 
 
 def state_of(parts: Parts) -> dict[str, Any]:
@@ -30,6 +31,34 @@ def load_state(parts: Parts, state: dict[str, Any]) -> None:
     if parts.average is not None:
         parts.average.load_state_dict(state["average"])
     parts.method.load_state_dict(state["method"])
+
+
+class Good:
+    """What ``optim.on_nonfinite: restore`` goes back to: what the run had learnt at its last checkpoint.
+
+    At one that every run of the configuration writes, at the end of an epoch or by ``checkpoint_every``, and
+    not where this one happened to be interrupted, whose checkpoint carries it along: so a run that was
+    interrupted goes back to the same weights as one that was not.
+
+    Args:
+        policy: ``optim.on_nonfinite``.
+    """
+
+    def __init__(self, policy: str) -> None:
+        self._wanted = policy == "restore"
+        self.learnt: dict[str, Any] | None = None
+
+    def note(self, state: dict[str, Any], due: bool) -> None:
+        """Before a checkpoint of ``state`` is written, which is ``due`` or comes by a signal."""
+        if self._wanted and due:
+            self.resume(state)
+        elif self._wanted:
+            state["good"] = self.learnt
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        if self._wanted:
+            self.learnt = state["good"] if "good" in state else deepcopy({k: state[k] for k in _LEARNT})
 
 
 def place_of(loader: Loader, meter: EpochMeter, attacks: bool) -> dict[str, Any]:
@@ -56,12 +85,12 @@ def begin_epoch(
     step.attacks = place["attacks"]
 
 
-def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int) -> str:
+def leave_out(parts: Parts, good: Good, meter: EpochMeter, number: int) -> str:
     """What follows an update that was not made: ``optim.on_nonfinite``, and a line about it.
 
     Args:
-        parts: get the weights of ``last`` where that is asked.
-        last: the checkpoint of the run.
+        parts: get the weights of ``good`` where that is asked.
+        good: of the run.
         meter: counts it.
         number: of the step in the run, from 0.
 
@@ -73,7 +102,7 @@ def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int) -> str:
     what = f"step {number + 1}: loss or gradient became NaN or infinite"
     if policy != "restore":
         return f"{what}; this update is left out"
-    if not last.exists():
+    if good.learnt is None:
         raise FloatingPointError(f"{what}, and there is no checkpoint to restore")
-    load_state(parts, load_checkpoint(last))
-    return f"{what}; the weights are those of {last} again"
+    load_state(parts, deepcopy(good.learnt))  # an optimiser keeps the tensors that it is given
+    return f"{what}; the weights are those of the last checkpoint again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,14 @@ from bat_fast.train.learner import learner_of
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.micro_batches import merge
 from bat_fast.train.whole import Part, Whole
+
+
+class Running(NamedTuple):
+    """What the last call was made with, beside the weights: enough to make it again."""
+
+    batch: Batch
+    awp: bool
+    chance: Tensor  # state of the generator of the CPU
 
 
 class TrainStep:
@@ -63,6 +71,7 @@ class TrainStep:
         self.health = Health(optim, model)
         self.replays: int = getattr(method, "replays", 0)
         self.attacks = bool(self.replays)  # whether the images were adversarial so far
+        self.running: Running | None = None
         self._bn_mode, self._seed = attack.bn_mode, attack.seed
         self._full = (attack.eps, attack.step_size, attack.steps)
 
@@ -85,6 +94,7 @@ class TrainStep:
         gamma = self.optim.awp if awp else 0.0
         self.seen, parts = self._whole.divide(batch, self.optim.micro_batches)
         self.health.epoch = epoch
+        self.running = Running(batch, awp, torch.get_rng_state())
         with self.health.kept():
             if self.replays:
                 return self._replay(parts, epoch, gamma)
@@ -97,6 +107,27 @@ class TrainStep:
             self._pass([part.own.x for part in parts])
             self._add_up([])
             return terms
+
+    def watch(self, batch: Batch, epoch: int, meter: EpochMeter, awp: bool) -> Iterator[tuple[str, Tensor]]:
+        """The values of an update one after the other, by name, without the update: for a replay."""
+        _, parts = self._whole.divide(batch, self.optim.micro_batches)
+        if self.replays:
+            with torch.no_grad():
+                images = [self.attack.start(part.own.x, part.own.index, epoch) for part in parts]
+        else:
+            images = self._adversarial(parts, epoch, meter)
+        for x in images:
+            yield "adversarial images", x
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = (terms.total for terms in self._terms(parts, images, epoch))
+        with perturbed(self.model, losses, self.optim.awp) if awp and self.optim.awp else nullcontext():
+            self.optimizer.zero_grad(set_to_none=True)
+            for terms in self._terms(parts, images, epoch):
+                if terms.logits is not None:
+                    yield "logits", terms.logits
+                yield "loss of each image", terms.per_sample
+                yield "loss", terms.total
+                terms.total.backward()
 
     @torch.no_grad()
     def _pass(self, images: Sequence[Tensor]) -> None:
@@ -161,22 +192,29 @@ class TrainStep:
         constant = [x_adv.detach() for x_adv in images]
         losses = (terms.total for terms in self._terms(parts, constant, epoch))
         moved = perturbed(self.model, losses, gamma, self._world.sum_) if gamma else nullcontext()
-        done = []
+        done, signs = [], dict[str, Tensor]()  # what says how healthy the update was, without a wait
+        if self.attacks:
+            own = sum(len(part.own.y) for part in parts) / sum(sum(part.sizes) for part in parts)
+            signs["saturated"] = own * _saturated(constant)
         with synced(self._world, self.optim.sync_bn), moved:
             self.optimizer.zero_grad(set_to_none=True)
             for terms in self._terms(parts, images, epoch):
                 with kept_buffers(self.model) if self.optim.grad_checkpointing else nullcontext():
                     terms.total.backward()
                 done.append(_detached(terms))
-            self._add_up([p.grad for p in self.model.parameters() if p.grad is not None])
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            self._add_up([*gradients, *signs.values()])
             if self.health.allows([terms.total for terms in done]):
                 if self.optim.clip is not None:
-                    nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)
+                    norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)
+                    signs["clipped"] = (norm > self.optim.clip).float()
                 self.optimizer.step()
-        return merge(done)
+        terms = merge(done)
+        signs["zero_grad"] = (terms.per_sample == 0).float().mean()
+        return terms._replace(metrics=terms.metrics | signs)
 
-    def _add_up(self, gradients: list[Tensor]) -> None:
-        """Gradients become the sums over all processes, and running statistics their means.
+    def _add_up(self, gradients: Sequence[Tensor]) -> None:
+        """Gradients, and what goes with them, become the sums over all processes, running statistics means.
 
         One collective, when all gradients are there. Ones that overlap with the backward pass, as
         DistributedDataParallel has them, could hide behind one pass of the K + 1 of a step.
@@ -205,6 +243,12 @@ class TrainStep:
         log_p = terms.logits.log_softmax(1)
         excess = (log_p.gather(1, batch.y[:, None]).squeeze(1) - log_p.mean(1)).mean()
         return terms._replace(total=terms.total + self.optim.label_smoothing * excess)
+
+
+def _saturated(images: Sequence[Tensor]) -> Tensor:
+    """The share of pixels that are 0 or 1, where the ball of an attack is cut off."""
+    counts = [torch.eq(x, x.round()).sum() for x in images]
+    return torch.stack(counts).sum() / sum(x.numel() for x in images)
 
 
 def _detached(terms: Terms) -> Terms:

@@ -21,6 +21,7 @@ from bat_fast.runs.metrics import metric
 from bat_fast.runs.plain import plain
 from bat_fast.train import build
 from bat_fast.train.alarms import collapse_alarm, label_alarm, patience_alarm, stuck_alarm, too_few
+from bat_fast.train.evidence import Evidence
 from bat_fast.train.feed import Feed
 from bat_fast.train.finish import finish
 from bat_fast.train.health import advice, check_weights
@@ -30,7 +31,7 @@ from bat_fast.train.observer import Observer
 from bat_fast.train.optimizer import set_rate
 from bat_fast.train.resume import check_state, identity, load_best, newest, put_right, rows_of
 from bat_fast.train.rng import restore_rng_state, rng_state
-from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
+from bat_fast.train.snapshot import Good, begin_epoch, leave_out, load_state, place_of, state_of
 from bat_fast.train.validation import accuracies, chosen, eval_attack, validation_attack
 
 
@@ -38,11 +39,9 @@ class Trainer:
     """Trains a model as a configuration says, into a run folder, and survives being killed at any time.
 
     The best epoch is the first of those with the highest robust accuracy on the validation split (clean
-    accuracy for a method that does not attack); the test split is looked at once, at the end. `EvalConfig`'s
-    ``choose`` says otherwise.
-    Ctrl-C or SIGTERM ends the step, or the validation, writes a checkpoint and raises KeyboardInterrupt.
-    A resumed run, also from within an epoch, ends in the weights of an uninterrupted one, bit for bit on the
-    CPU; on a GPU as far as the kernels of cuDNN repeat themselves.
+    accuracy without attacks), and the test split is looked at once, at the end; or as ``eval.choose`` says.
+    Ctrl-C or a signal of `Interruption` ends the step, or the validation, writes a checkpoint and raises
+    KeyboardInterrupt. A resumed run ends in the weights of an uninterrupted one (docs/determinism.md).
 
     Args:
         config: the settings.
@@ -77,7 +76,7 @@ class Trainer:
         self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
         self.device, self.observers, self.progress = pick_device(config.device), tuple(observers), progress
-        set_backends(config.cuda.tf32, config.cuda.benchmark)
+        set_backends(config.cuda.tf32, config.cuda.benchmark, deterministic=config.deterministic)
         self.feed = Feed(config, self.device, splits)
         self.splits, self.loader = self.feed.splits, self.feed.train
         with self.folder.held():
@@ -91,13 +90,14 @@ class Trainer:
         options |= {"samples": self.feed.ids, "model": model}
         self.parts = build.parts(config, self.feed.shape, self.device, **options)
         self.model, self.method, self.step = self.parts.model, self.parts.method, self.parts.step
-        self.identity = identity(self.splits)
-        self.alarm = collapse_alarm(self.parts.attack, self.feed)
+        self.identity, self.alarm = identity(self.splits), collapse_alarm(self.parts.attack, self.feed)
         self._val_attack = validation_attack(config.eval)
         self.epoch, self.rows = 0, list[dict[str, Any]]()  # epochs done, and what was measured in each
         self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far
         self._place: dict[str, Any] | None = None  # where an interrupted epoch was
+        self._good = Good(config.optim.on_nonfinite)
+        self._evidence = Evidence(self.folder, config, self.parts, self.feed)
         self.folder.open(config, resume=resume)
         if state is not None:
             restored = self._restore(state)
@@ -119,7 +119,7 @@ class Trainer:
             FloatingPointError: the loss is no longer finite.
         """
         try:
-            with advice(self.folder.last):
+            with advice(self.folder.last, self._evidence.keep):
                 return self._fit()
         finally:
             self.folder.lock.end()
@@ -149,7 +149,7 @@ class Trainer:
                 for observer in self.observers:
                     observer.epoch(row)
                 if interruption.asked:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(interruption.asked)
         assert self.best is not None  # the last epoch is always validated
         return finish(self.config, self.folder, self.parts, self.feed, self.best, self.rows, self.device)
 
@@ -173,7 +173,8 @@ class Trainer:
             rate = set_rate(self.parts.optimizer, optim, number, total_steps)
             terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
             if self.step.health.left_out:
-                progress.warn(leave_out(self.parts, self.folder.last, meter, number))
+                self._evidence.keep()
+                progress.warn(leave_out(self.parts, self._good, meter, number))
             else:
                 if average is not None and done >= optim.average_start:
                     average.update_parameters(self.model)
@@ -181,12 +182,12 @@ class Trainer:
             for observer in self.observers:
                 observer.step(batch, terms, epoch)
             progress.step(meter)
-            every = config.checkpoint_every
-            if interruption.asked or (every and (number + 1) % every == 0):
+            due = bool(config.checkpoint_every) and (number + 1) % config.checkpoint_every == 0
+            if interruption.asked or due:
                 place = place_of(self.loader, meter, self.step.attacks)
-                self._save_last(self._state() | {"running": place})
+                self._save_last(self._state() | {"running": place}, due=due)
             if interruption.asked:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(interruption.asked)
         row = meter.means() | {"train/lr": rate} | meter.speed()
         report_labels(torch.device(self.device))  # the means have waited for the last batch
         return row
@@ -235,7 +236,8 @@ class Trainer:
             save_checkpoint(self.folder.best, state)
         self._save_last(state)
 
-    def _save_last(self, state: dict[str, Any]) -> None:
+    def _save_last(self, state: dict[str, Any], *, due: bool = True) -> None:
+        self._good.note(state, due)
         self.folder.make_room(self.config.checkpoint_keep)
         save_checkpoint(self.folder.last, state)
 
@@ -247,4 +249,5 @@ class Trainer:
         load_state(self.parts, state)
         restore_rng_state(state["rng"])
         self._place = state.get("running")
+        self._good.resume(state)
         return [line] if line else []

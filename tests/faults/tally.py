@@ -15,7 +15,8 @@ def tally(kind: str, fault: str, tried: int, noticed: int, lost: int) -> None:
         noticed: of them, how many were named; the others changed nothing.
         lost: of them, how many changed a result without a word, or ended the process.
     """
-    print(f"{fault}: {tried} tried, {noticed} named, {lost} lost")
+    if kind != "cases":
+        print(f"{fault}: {tried} tried, {noticed} named, {lost} lost")
     if path := os.environ.get("BAT_FAST_TALLY"):
         line = {"kind": kind, "fault": fault, "tried": tried, "noticed": noticed, "lost": lost}
         with Path(path).open("a") as file:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tally import tally
 
-from bat_fast import ops  # noqa: F401  (defines the operators)
+from bat_fast import ops
 
 HERE = Path(__file__).parent
 SEED = int(os.environ["BAT_FAST_TEST_SEED"])
@@ -149,3 +149,25 @@ def test_a_plan_that_leaves_its_values_or_names_no_layer_is_refused():
         changed[0, column] = value
         with pytest.raises(RuntimeError, match="plan"):
             NATIVE.network_gradient(x, None, changed, weights, 4)
+
+
+def test_autograd_sees_what_is_written_in_place():
+    x, clean = torch.rand(3, 3, 4, 4), torch.rand(3, 3, 4, 4)
+    step = {"step_size": 0.1, "eps": 0.2}
+    memory, index = torch.zeros(5, 4), torch.tensor([0, 1, 2])
+    images = torch.zeros(3, 4, 4, 3, dtype=torch.uint8)
+    for written, write in (
+        (x, lambda: ops.linf_step_(x, clean, clean + 0, **step)),
+        (x, lambda: ops.l2_step_(x, clean, clean + 0, **step)),
+        (x, lambda: ops.affine_grad_(x, scale=torch.ones(3))),
+        (x, lambda: ops.crop_flip(images, index, pad=0, seed=0, epoch=0, out=x)),
+        (memory, lambda: ops.ensemble_targets_(memory, index, torch.randn(3, 4), momentum=0.5)),
+    ):
+        weight = torch.ones_like(written, requires_grad=True)
+        loss = (weight * written).sum()
+        write()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+    with torch.inference_mode():
+        y = torch.rand(2, 3)
+        ops.linf_step_(y, y.clone(), y.clone(), **step)

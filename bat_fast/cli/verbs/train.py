@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -78,10 +79,12 @@ def _train(
     print(f"data        {trainer.feed.describe()}", flush=True)
     try:
         results = trainer.fit()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
         raise Interrupted(
             f"interrupted after epoch {trainer.epoch}; continue with: "
-            f"{again or f'bat-fast train --resume --out {out}'}"
+            f"{again or f'bat-fast train --resume --out {out}'}",
+            number,
         ) from None
     print_results(results, out, trainer.folder.curves)
     return out

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -53,7 +55,9 @@ class TorchLoader(Loader):
         if not parts:
             return
         try:
-            for part, (images, failed) in zip(parts, self._loader, strict=True):
+            stream = iter(self._loader)
+            _name_the_dead()
+            for part, (images, failed) in zip(parts, stream, strict=True):
                 yield self._batch(part, images, failed)
         except BaseException as error:  # an epoch that is left early: its workers would wait for a listener
             self._loader = self._hire()
@@ -83,13 +87,38 @@ def _ignore_ctrl_c(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+class _Named:
+    """torch's handler of SIGCHLD, whose error arrives wherever the program is, with our words for it."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self.handler(number, frame)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RuntimeError(_ended(str(error))) from error
+
+
+def _name_the_dead() -> None:
+    """Put `_Named` around torch's handler, which the first loader with workers has installed."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    of_torch = str(getattr(handler, "__module__", "")).startswith("torch.utils.data")
+    if of_torch and callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, _Named(handler))
+
+
 def _ended(message: str) -> str:
     """What torch says of a worker that is gone, in one line with what to do."""
     how = re.search(r"killed by signal: (\w+)", message)
+    who = re.search(r"\(pid(?:\(s\))? ([\d, ]+)\)", message)
+    name = f", process {who[1]}" if who else ""
     way = f"was ended by the system ({how[1]})" if how else "has ended"
     return (
-        f"a process that prepares images (--data.loader torch) {way}, mostly for want of memory: take fewer "
-        "--data.workers, or 0 to see its error here; then go on with --resume"
+        f"a process that prepares images (--data.loader torch{name}) {way}, mostly for want of memory: take "
+        "fewer --data.workers, or 0 to see its error here; then go on with --resume"
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from bat_fast.data.arrays import read_npz
 from bat_fast.data.given import from_arrays, join
 from bat_fast.data.source import Source, Splits
 
@@ -38,11 +38,7 @@ def load(seed: int, root: Path | None = None, val: float | None = None, test: fl
         raise ValueError("data.root is missing: the file.npz with the arrays images and labels")
     if not root.is_file():
         raise FileNotFoundError(f"{root} is not a file: --data.root is the file.npz with images and labels")
-    try:
-        with np.load(root, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{root} cannot be read: {error}") from None
+    arrays = read_npz(root)
     found = {part: source for part in _NAMES if (source := _part(arrays, part, root)) is not None}
     if "train" not in found:
         raise ValueError(f"{root} needs the arrays images and labels; it has {', '.join(arrays) or 'none'}")
