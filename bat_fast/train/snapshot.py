@@ -11,6 +11,7 @@ from bat_fast.train.build import Parts
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
 from bat_fast.train.step import TrainStep
+from bat_fast.world.ranks import ALONE, World
 
 
 def state_of(parts: Parts) -> dict[str, Any]:
@@ -32,31 +33,37 @@ def load_state(parts: Parts, state: dict[str, Any]) -> None:
     parts.method.load_state_dict(state["method"])
 
 
-def place_of(loader: Loader, meter: EpochMeter, attacks: bool) -> dict[str, Any]:
+def place_of(loader: Loader, meter: EpochMeter, attacks: bool, world: World = ALONE) -> dict[str, Any]:
     """Where a run is within an epoch: the batches done, what was measured, whether it attacked so far."""
     return {
         "loader": loader.state_dict(),
         "meter": meter.state_dict(),
-        "rng": rng_state(),
+        "rng": rng_state(world),
         "attacks": attacks,
     }
 
 
 def begin_epoch(
-    seed: int, epoch: int, place: dict[str, Any] | None, loader: Loader, meter: EpochMeter, step: TrainStep
+    seed: int,
+    epoch: int,
+    place: dict[str, Any] | None,
+    loader: Loader,
+    meter: EpochMeter,
+    step: TrainStep,
+    world: World = ALONE,
 ) -> None:
     """Put generators, loader and meter at the start of ``epoch``, or at its `place_of`."""
     if place is None:
-        seed_epoch(seed, epoch)
+        seed_epoch(seed, epoch, world.rank)
         loader.set_epoch(epoch)
         return
     loader.load_state_dict(place["loader"])
     meter.load_state_dict(place["meter"])
-    restore_rng_state(place["rng"])
+    restore_rng_state(place["rng"], world)
     step.attacks = place["attacks"]
 
 
-def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int) -> str:
+def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int, world: World = ALONE) -> str:
     """What follows an update that was not made: ``optim.on_nonfinite``, and a line about it.
 
     Args:
@@ -64,6 +71,7 @@ def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int) -> str:
         last: the checkpoint of the run.
         meter: counts it.
         number: of the step in the run, from 0.
+        world: the processes of the run, of which the first has the checkpoint.
 
     Raises:
         FloatingPointError: there is no checkpoint yet.
@@ -73,7 +81,8 @@ def leave_out(parts: Parts, last: Path, meter: EpochMeter, number: int) -> str:
     what = f"step {number + 1}: loss or gradient became NaN or infinite"
     if policy != "restore":
         return f"{what}; this update is left out"
-    if not last.exists():
+    state = world.broadcast(load_checkpoint(last) if world.first and last.exists() else None)
+    if state is None:
         raise FloatingPointError(f"{what}, and there is no checkpoint to restore")
-    load_state(parts, load_checkpoint(last))
+    load_state(parts, state)
     return f"{what}; the weights are those of {last} again"

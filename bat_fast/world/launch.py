@@ -158,5 +158,5 @@ def _short(error: BaseException) -> str:
 
 def said_by(environ: Mapping[str, str] = os.environ) -> str:
     """``rank 2: `` before what a process of several says, nothing before that of one alone."""
-    place = place_in(environ)
-    return "" if place is None else f"rank {place.rank}: "
+    size = environ.get("WORLD_SIZE", environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    return "" if size == "1" else f"rank {environ.get('RANK', environ.get('SLURM_PROCID'))}: "
