@@ -19,6 +19,7 @@ from bat_fast._install import install
 from bat_fast.cli import verbs
 from bat_fast.cli.parser import BAD_INPUT, Interrupted
 from bat_fast.spelling import hint
+from bat_fast.world.launch import said_by
 
 _OPTIONAL = {"yaml", "rich", "matplotlib", "safetensors", "sklearn", "timm", "torchvision"}
 _STDOUT = 1
@@ -60,8 +61,8 @@ def _main(arguments: list[str] | None) -> int:
         if debug or (isinstance(error, BrokenPipeError) and not _is_read()):
             raise
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OPTIONAL:
-            return _say(f"error: {error.name} is not installed: {install(str(error.name))}", 1)
-        return _say(f"error: {_one_line(error)}", 2 if isinstance(error, BAD_INPUT) else 1)
+            return _say(f"{said_by()}error: {error.name} is not installed: {install(str(error.name))}", 1)
+        return _say(f"{said_by()}error: {_one_line(error)}", 2 if isinstance(error, BAD_INPUT) else 1)
 
 
 @contextmanager

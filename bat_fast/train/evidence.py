@@ -18,6 +18,8 @@ from bat_fast.train.snapshot import state_of
 class Evidence:
     """Keeps what a step was given whose loss or gradient is no longer finite.
 
+    Of several processes the first one keeps the images that it had.
+
     Args:
         folder: of the run.
         config: of the run.
@@ -37,6 +39,8 @@ class Evidence:
         """
         step, loader = self._parts.step, self._feed.train
         health, attack = step.health, step.attack
+        if not self._feed.world.first:  # the others have the same loss, and other images
+            return ""
         if health.finite or step.running is None or health.epoch == self._epoch:
             return ""
         batch = step.running.batch if health.back == 0 else _again(loader, health.back)

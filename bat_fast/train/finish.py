@@ -30,6 +30,8 @@ def finish(
 ) -> dict[str, Any]:
     """Test the best epoch, write model, results and picture, and return what ``results.json`` holds.
 
+    Several processes test together; the first writes.
+
     Args:
         config: of the run.
         folder: with ``checkpoints/best.pt``.
@@ -39,12 +41,14 @@ def finish(
         rows: those of all epochs.
         device: where it ran.
     """
-    load_state(parts, load_best(folder, best))
+    load_state(parts, load_best(folder, best, feed.world))
     test = accuracies(config, feed, parts.evaluated, "test", test_attack(config.eval))
     judged = autoattack(config, feed, parts.evaluated, device)
     test |= judged.pop("metrics") if judged else {}
     for line in data_warnings(feed, best | test):
         print(f"WARNING: {line}", flush=True)
+    if not feed.world.first:
+        return feed.world.broadcast({})
     sizes = {split: len(source) for split, source in feed.splits._asdict().items()}
     if config.eval.choose != "val":
         sizes["val"] = 0
@@ -53,4 +57,4 @@ def finish(
     save_model(folder.model, parts.evaluated, metadata)
     folder.write_results(results)
     draw_curves(rows, best["epoch"], folder.curves, title=run_title(plain(config), folder.path), test=test)
-    return results
+    return feed.world.broadcast(results)

@@ -6,13 +6,23 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bat_fast.batch import Batch
 from bat_fast.config import OptimConfig
 
 _MOST = 10  # updates in a row that may be left out: then something else is wrong
+
+
+class Running(NamedTuple):
+    """What a training step was made with, beside the weights: enough to make it again."""
+
+    batch: Batch
+    awp: bool
+    chance: Tensor  # state of the generator of the CPU
 
 
 class Health:
@@ -119,3 +129,9 @@ def advice(last: Path, keep: Callable[[], str]) -> Iterator[None]:
     except FloatingPointError as error:
         good = f"the last good checkpoint is {last}" if last.exists() else "none was saved"
         raise FloatingPointError(f"{error}{keep()}; {good}; try a lower --optim.lr") from None
+
+
+def saturated(images: Sequence[Tensor]) -> Tensor:
+    """The share of pixels that are 0 or 1, where the ball of an attack is cut off."""
+    counts = [torch.eq(x, x.round()).sum() for x in images]
+    return torch.stack(counts).sum() / sum(x.numel() for x in images)

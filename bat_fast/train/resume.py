@@ -12,6 +12,7 @@ from bat_fast.runs.checkpoint import load_checkpoint
 from bat_fast.runs.folder import RunFolder, line_of
 from bat_fast.runs.plain import check_same, plain
 from bat_fast.train.longer import check_longer
+from bat_fast.world.ranks import ALONE, World
 
 _PARTS = {"epoch", "best", "stopped", "config", "model", "average", "optimizer", "method", "rng"}
 
@@ -65,19 +66,21 @@ def put_right(folder: RunFolder) -> None:
         folder.last.unlink()
 
 
-def load_best(folder: RunFolder, best: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint of the epoch that ``best``, its row, says.
+def load_best(folder: RunFolder, best: dict[str, Any], world: World = ALONE) -> dict[str, Any]:
+    """The checkpoint of the epoch that ``best``, its row, says; the first process reads it for all.
 
     Raises:
         ValueError: ``best.pt`` is missing, damaged or of another run.
     """
+    if not world.first:
+        return world.broadcast({})
     try:
         state = _read(folder.best)
     except FileNotFoundError:
         raise ValueError(f"{folder.best} is missing: put a copy of it in its place") from None
     if not _is_of(state, best):
         raise ValueError(f"{folder.best} is not that of epoch {best['epoch']}: put its own copy in its place")
-    return state
+    return world.broadcast(state)
 
 
 def rows_of(state: dict[str, Any], folder: RunFolder) -> tuple[list[dict[str, Any]], str | None]:

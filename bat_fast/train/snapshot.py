@@ -10,6 +10,7 @@ from bat_fast.train.build import Parts
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.rng import restore_rng_state, rng_state, seed_epoch
 from bat_fast.train.step import TrainStep
+from bat_fast.world.ranks import ALONE, World
 
 _LEARNT = ("model", "average", "optimizer", "method")
 
@@ -61,27 +62,33 @@ class Good:
             self.learnt = state["good"] if "good" in state else deepcopy({k: state[k] for k in _LEARNT})
 
 
-def place_of(loader: Loader, meter: EpochMeter, attacks: bool) -> dict[str, Any]:
+def place_of(loader: Loader, meter: EpochMeter, attacks: bool, world: World = ALONE) -> dict[str, Any]:
     """Where a run is within an epoch: the batches done, what was measured, whether it attacked so far."""
     return {
         "loader": loader.state_dict(),
         "meter": meter.state_dict(),
-        "rng": rng_state(),
+        "rng": rng_state(world),
         "attacks": attacks,
     }
 
 
 def begin_epoch(
-    seed: int, epoch: int, place: dict[str, Any] | None, loader: Loader, meter: EpochMeter, step: TrainStep
+    seed: int,
+    epoch: int,
+    place: dict[str, Any] | None,
+    loader: Loader,
+    meter: EpochMeter,
+    step: TrainStep,
+    world: World = ALONE,
 ) -> None:
     """Put generators, loader and meter at the start of ``epoch``, or at its `place_of`."""
     if place is None:
-        seed_epoch(seed, epoch)
+        seed_epoch(seed, epoch, world.rank)
         loader.set_epoch(epoch)
         return
     loader.load_state_dict(place["loader"])
     meter.load_state_dict(place["meter"])
-    restore_rng_state(place["rng"])
+    restore_rng_state(place["rng"], world)
     step.attacks = place["attacks"]
 
 

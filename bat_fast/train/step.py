@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +16,11 @@ from bat_fast.methods import Method, Terms
 from bat_fast.train.allocator import keep_freed_memory
 from bat_fast.train.awp import perturbed
 from bat_fast.train.batch_norm import running_statistics, synced
-from bat_fast.train.health import Health
+from bat_fast.train.health import Health, Running, saturated
 from bat_fast.train.learner import learner_of
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.micro_batches import merge
 from bat_fast.train.whole import Part, Whole
-
-
-class Running(NamedTuple):
-    """What the last call was made with, beside the weights: enough to make it again."""
-
-    batch: Batch
-    awp: bool
-    chance: Tensor  # state of the generator of the CPU
 
 
 class TrainStep:
@@ -195,7 +187,7 @@ class TrainStep:
         done, signs = [], dict[str, Tensor]()  # what says how healthy the update was, without a wait
         if self.attacks:
             own = sum(len(part.own.y) for part in parts) / sum(sum(part.sizes) for part in parts)
-            signs["saturated"] = own * _saturated(constant)
+            signs["saturated"] = own * saturated(constant)
         with synced(self._world, self.optim.sync_bn), moved:
             self.optimizer.zero_grad(set_to_none=True)
             for terms in self._terms(parts, images, epoch):
@@ -243,12 +235,6 @@ class TrainStep:
         log_p = terms.logits.log_softmax(1)
         excess = (log_p.gather(1, batch.y[:, None]).squeeze(1) - log_p.mean(1)).mean()
         return terms._replace(total=terms.total + self.optim.label_smoothing * excess)
-
-
-def _saturated(images: Sequence[Tensor]) -> Tensor:
-    """The share of pixels that are 0 or 1, where the ball of an attack is cut off."""
-    counts = [torch.eq(x, x.round()).sum() for x in images]
-    return torch.stack(counts).sum() / sum(x.numel() for x in images)
 
 
 def _detached(terms: Terms) -> Terms:

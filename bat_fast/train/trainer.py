@@ -15,7 +15,6 @@ from bat_fast.config import TrainConfig, settled
 from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
 from bat_fast.report.progress import Progress
-from bat_fast.runs.checkpoint import save_checkpoint
 from bat_fast.runs.folder import RunFolder, finite
 from bat_fast.runs.metrics import metric
 from bat_fast.runs.plain import plain
@@ -29,10 +28,13 @@ from bat_fast.train.interruption import Interruption
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
 from bat_fast.train.optimizer import set_rate
-from bat_fast.train.resume import check_state, identity, load_best, newest, put_right, rows_of
+from bat_fast.train.record import Record
+from bat_fast.train.resume import check_state, identity, load_best
 from bat_fast.train.rng import restore_rng_state, rng_state
-from bat_fast.train.snapshot import Good, begin_epoch, leave_out, load_state, place_of, state_of
+from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
+from bat_fast.train.together import check_alike, check_same_weights
 from bat_fast.train.validation import accuracies, chosen, eval_attack, validation_attack
+from bat_fast.world.ranks import ALONE, World
 
 
 class Trainer:
@@ -53,6 +55,8 @@ class Trainer:
         model: what is trained, instead of the one that ``config.model`` names: a module that takes pixels in
             [0, 1] and returns logits (`bat_fast.models.wrap`). Its own weights are trained.
         observers: told of every step and every epoch (`bat_fast.train.Observer`).
+        world: the processes that train together, of `bat_fast.world.launch.joined`; each makes a trainer with
+            the same arguments, and the first of them writes.
 
     Raises:
         ValueError: a setting is out of range, or the run in ``out`` had other settings.
@@ -70,47 +74,46 @@ class Trainer:
         splits: data.Splits | None = None,
         model: nn.Module | None = None,
         observers: Iterable[Observer] = (),
+        world: World = ALONE,
     ) -> None:
         build.check(config)
+        self.world = world
         self.config = config = settled(build.recorded(config, splits, model))
         self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
-        self.device, self.observers, self.progress = pick_device(config.device), tuple(observers), progress
+        self.device = pick_device(config.device, world.local_rank, world.local_size)
+        self.observers, self.progress = tuple(observers), progress
         set_backends(config.cuda.tf32, config.cuda.benchmark, deterministic=config.deterministic)
-        self.feed = Feed(config, self.device, splits)
+        self.feed = Feed(config, self.device, splits, world)
         self.splits, self.loader = self.feed.splits, self.feed.train
-        with self.folder.held():
+        self.record = Record(self.folder, config, world)
+        with self.record.held():
             self._begin(resume, model)
 
     def _begin(self, resume: bool, model: nn.Module | None) -> None:
         """Put the parts together, and open the folder: a run that is refused changes nothing in it."""
-        config, train = self.config, self.splits.train
-        state, lines = newest(self.folder) if resume else (None, [])
+        config, train, world = self.config, self.splits.train, self.world
+        self.identity = identity(self.splits)
+        check_alike(world, config, self.identity)
+        state, lines = self.record.newest(resume)
+        right = not lines
         options: dict[str, Any] = {"mean": train.mean, "std": train.std, "begin": state is None}
-        options |= {"samples": self.feed.ids, "model": model}
+        options |= {"samples": self.feed.ids, "model": model, "world": world}
         self.parts = build.parts(config, self.feed.shape, self.device, **options)
         self.model, self.method, self.step = self.parts.model, self.parts.method, self.parts.step
-        self.identity, self.alarm = identity(self.splits), collapse_alarm(self.parts.attack, self.feed)
+        self.alarm = collapse_alarm(self.parts.attack, self.feed)
         self._val_attack = validation_attack(config.eval)
         self.epoch, self.rows = 0, list[dict[str, Any]]()  # epochs done, and what was measured in each
         self.stopped = False  # before the last epoch, by the collapse alarm or for want of patience
         self.best: dict[str, Any] | None = None  # the row of the epoch chosen so far
         self._place: dict[str, Any] | None = None  # where an interrupted epoch was
-        self._good = Good(config.optim.on_nonfinite)
         self._evidence = Evidence(self.folder, config, self.parts, self.feed)
-        self.folder.open(config, resume=resume)
+        self.record.open(config, resume=resume)
         if state is not None:
-            restored = self._restore(state)
-            if lines:
-                put_right(self.folder)
-            lines += restored
+            lines += self._restore(state)
         for line in filter(None, [*lines, too_few(self.splits.val, config.data.name)]):
             print(f"WARNING: {line}", flush=True)
-        if resume:  # another number of epochs, say; a new folder has it
-            self.folder.write_config(config)
-        self.folder.write_classes(train.class_names)
-        self.folder.write_labels(train.index, train.true_labels, train.labels)
-        self.folder.write_rows(self.rows)
+        self.record.begin(config, train, self.rows, resume=resume, right=right)
 
     def fit(self) -> dict[str, Any]:
         """Train the epochs that are left, test the best one, and return what ``results.json`` holds.
@@ -132,7 +135,8 @@ class Trainer:
         with bar as progress, Interruption() as interruption:
             while self.epoch < self.config.epochs and not self.stopped:
                 row = {"epoch": self.epoch + 1, **self._train_epoch(self.epoch, progress, interruption)}
-                row |= self._validate(self.epoch + 1)
+                check_same_weights(self.world, self.model)
+                row = self.world.broadcast(row | self._validate(self.epoch + 1))
                 # Without attacks robust accuracy is near 0 and its maximum an accident of early epochs.
                 criterion = robust if self.step.attacks else metric("val", "clean")
                 self.best = chosen(self.best, row, criterion, last=self.config.eval.choose == "last")
@@ -148,8 +152,8 @@ class Trainer:
                 progress.end_epoch(row)
                 for observer in self.observers:
                     observer.epoch(row)
-                if interruption.asked:
-                    raise KeyboardInterrupt(interruption.asked)
+                if self.world.any(bool(interruption.asked)):
+                    raise KeyboardInterrupt(max(self.world.sizes(interruption.asked)))
         assert self.best is not None  # the last epoch is always validated
         return finish(self.config, self.folder, self.parts, self.feed, self.best, self.rows, self.device)
 
@@ -160,11 +164,11 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, progress: Progress, interruption: Interruption) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
-        config, optim, average = self.config, self.optim, self.parts.average
+        config, optim, average, world = self.config, self.optim, self.parts.average, self.world
         self.loader = self.feed.training(epoch)
         done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
         meter, place, self._place = EpochMeter(self.device), self._place, None
-        begin_epoch(config.seed, epoch, place, self.loader, meter, self.step)
+        begin_epoch(config.seed, epoch, place, self.loader, meter, self.step, world)
         progress.start_epoch(epoch + 1, self.loader.position, len(self.loader))
         self.step.set_progress(done)
         self.model.train()
@@ -174,21 +178,23 @@ class Trainer:
             terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
             if self.step.health.left_out:
                 self._evidence.keep()
-                progress.warn(leave_out(self.parts, self._good, meter, number))
+                progress.warn(leave_out(self.parts, self.record.good, meter, number))
             else:
                 if average is not None and done >= optim.average_start:
                     average.update_parameters(self.model)
-                meter.add(terms, len(batch.y))
+                meter.add(terms, len(terms.per_sample))
             for observer in self.observers:
-                observer.step(batch, terms, epoch)
+                observer.step(self.step.seen or batch, terms, epoch)
             progress.step(meter)
             due = bool(config.checkpoint_every) and (number + 1) % config.checkpoint_every == 0
-            if interruption.asked or due:
-                place = place_of(self.loader, meter, self.step.attacks)
-                self._save_last(self._state() | {"running": place}, due=due)
-            if interruption.asked:
-                raise KeyboardInterrupt(interruption.asked)
+            stop = world.any(bool(interruption.asked))
+            if stop or due:
+                place = place_of(self.loader, meter, self.step.attacks, world)
+                self.record.last(self._state() | {"running": place}, due=due)
+            if stop:
+                raise KeyboardInterrupt(max(world.sizes(interruption.asked)))
         row = meter.means() | {"train/lr": rate} | meter.speed()
+        row["perf/peak_mem_mib"] = max(world.objects(row["perf/peak_mem_mib"]))
         report_labels(torch.device(self.device))  # the means have waited for the last batch
         return row
 
@@ -209,7 +215,7 @@ class Trainer:
             return None
         what = self.alarm.describe(row)
         if self.config.eval.on_collapse == "restore" and self.best not in (None, row):
-            load_state(self.parts, load_best(self.folder, self.best))
+            load_state(self.parts, load_best(self.folder, self.best, self.world))
             return f"{what}; went back to the weights of epoch {self.best['epoch']}"
         return f"{what}; stopped" if self.stopped else what
 
@@ -224,30 +230,22 @@ class Trainer:
             "data": self.identity,
             "config": plain(self.config),
             **state_of(self.parts),
-            "rng": rng_state(),
+            "rng": rng_state(self.world),
         }
 
     def _save(self, row: dict[str, Any]) -> None:
-        """Record an epoch. The order matters: a crash between two files must lose none of them."""
         self.rows.append(finite(row))
         state = self._state()
-        self.folder.append(row)
-        if self.best is row:
-            save_checkpoint(self.folder.best, state)
-        self._save_last(state)
-
-    def _save_last(self, state: dict[str, Any], *, due: bool = True) -> None:
-        self._good.note(state, due)
-        self.folder.make_room(self.config.checkpoint_keep)
-        save_checkpoint(self.folder.last, state)
+        self.record.epoch(row, state, best=self.best is row)
+        self.record.last(state)
 
     def _restore(self, state: dict[str, Any]) -> list[str]:
         """Go on from ``state``; returns what is to be said about the files."""
         check_state(state, self.config, self.identity, len(self.loader), self.folder.path)
-        self.rows, line = rows_of(state, self.folder)
+        self.rows, line = self.record.rows(state)
         self.epoch, self.best, self.stopped = state["epoch"], state["best"], state["stopped"]
         load_state(self.parts, state)
-        restore_rng_state(state["rng"])
+        restore_rng_state(state["rng"], self.world)
         self._place = state.get("running")
-        self._good.resume(state)
+        self.record.good.resume(state)
         return [line] if line else []

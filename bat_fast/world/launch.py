@@ -83,7 +83,7 @@ def joined(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
         if isinstance(error, KeyboardInterrupt) and world.stopping:  # all ranks stop at this step
             if world.first:
                 raise
-            raise SystemExit(130) from None
+            raise SystemExit(getattr(error, "status", 130)) from None
         if not _is_first_to_fail(store, error):
             raise SystemExit(1) from None
         time.sleep(2 * _POLL)  # the others learn of it from the store, which may end with this process
@@ -158,5 +158,5 @@ def _short(error: BaseException) -> str:
 
 def said_by(environ: Mapping[str, str] = os.environ) -> str:
     """``rank 2: `` before what a process of several says, nothing before that of one alone."""
-    place = place_in(environ)
-    return "" if place is None else f"rank {place.rank}: "
+    size = environ.get("WORLD_SIZE", environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    return "" if size == "1" else f"rank {environ.get('RANK', environ.get('SLURM_PROCID'))}: "

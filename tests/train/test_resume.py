@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 CHILD = """
 import os, signal, sys
 import torch
-from bat_fast.train import Trainer, trainer
+from bat_fast.train import Trainer, record
 from bat_fast.cli.settings import read_command
 
 def die(*_):
@@ -27,7 +27,7 @@ def die(*_):
 
 place, config, out = sys.argv[1:]
 run = Trainer(read_command(["--config", config]).config, out, progress=False)
-step, attack, save, dump = 0, run.step.attack, trainer.save_checkpoint, torch.save
+step, attack, save, dump = 0, run.step.attack, record.save_checkpoint, torch.save
 
 def attack_then_die(*args, **options):
     global step
@@ -46,7 +46,7 @@ def save_then_die(path, state):
 if place == "inside an epoch":
     attack_then_die.bn_updates = attack.bn_updates
     run.step.attack = attack_then_die
-trainer.save_checkpoint = save_then_die
+record.save_checkpoint = save_then_die
 run.fit()
 """
 

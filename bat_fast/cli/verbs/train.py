@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from bat_fast.config import TrainConfig
     from bat_fast.runs.folder import RunFolder
     from bat_fast.train import Observer
+    from bat_fast.world.ranks import World
 
 SUMMARY = "train a model: bat-fast train --recipe digits-bat"
 
 
 def run(words: list[str]) -> None:
-    """Train as the words say, and print what came out."""
+    """Train as the words say, with the other processes of torchrun or srun, and print what came out."""
+    from bat_fast.world.launch import joined
+
+    with joined() as world:
+        _run(words, world)
+
+
+def _run(words: list[str], world: World) -> None:
     from bat_fast.cli.settings import read_command
 
     command = read_command(words)  # before torch is loaded: a typo is answered at once
@@ -34,35 +42,43 @@ def run(words: list[str]) -> None:
     if command.dry_run:
         print(dry_run(command.config))
     elif command.seeds:
-        _train_seeds(command)
+        _train_seeds(command, world)
     else:
         folder = RunFolder(command.out, numbered=not command.named)
-        out = _train(command.config, folder, command.resume, record=command.record)
+        out = _train(command.config, folder, command.resume, world, record=command.record)
         print(f"report      bat-fast report {shlex.quote(str(out))}")
 
 
-def _train_seeds(command: Command) -> None:
+def _train_seeds(command: Command, world: World) -> None:
     """A run for each seed, one after the other, and their comparison."""
     from bat_fast.report.compare import group_runs, print_comparison
     from bat_fast.runs.folder import RunFolder
 
     folders = {seed: RunFolder(command.out / f"seed-{seed}") for seed in command.seeds}
-    for folder in folders.values() if not command.resume else ():
+    for folder in folders.values() if not command.resume and world.first else ():
         folder.check_free()  # all of them now, rather than the last one after hours
     again = f"bat-fast train --resume --out {command.out} --seeds {' '.join(map(str, command.seeds))}"
     for seed, folder in folders.items():
         config = replace(command.config, seed=seed)
-        if command.resume and folder.is_finished(config):
+        if command.resume and world.broadcast(world.first and folder.is_finished(config)):
             print(f"run folder  {folder.path} (finished)", flush=True)
             continue
-        _train(config, folder, command.resume, again, record=command.record)
+        _train(config, folder, command.resume, world, again, record=command.record)
+    if not world.first:
+        return
     paths = [folder.path for folder in folders.values()]
     print_comparison(group_runs(paths))
     print(f"report      bat-fast report {shlex.join(map(str, paths))}")
 
 
 def _train(
-    config: TrainConfig, folder: RunFolder, resume: bool, again: str | None = None, *, record: bool = False
+    config: TrainConfig,
+    folder: RunFolder,
+    resume: bool,
+    world: World,
+    again: str | None = None,
+    *,
+    record: bool = False,
 ) -> Path:
     """Train one run and print its results; the folder that it took. ``again`` is the command to go on."""
     from bat_fast.report.table import print_results
@@ -73,7 +89,7 @@ def _train(
         from bat_fast.study.record import SampleRecord
 
         observers.append(SampleRecord())
-    trainer = Trainer(config, folder, resume=resume, observers=observers)
+    trainer = Trainer(config, folder, resume=resume, observers=observers, world=world)
     out = trainer.folder.path
     print(f"run folder  {out}", flush=True)
     print(f"data        {trainer.feed.describe()}", flush=True)
@@ -86,5 +102,6 @@ def _train(
             f"{again or f'bat-fast train --resume --out {out}'}",
             number,
         ) from None
-    print_results(results, out, trainer.folder.curves)
+    if world.first:
+        print_results(results, out, trainer.folder.curves)
     return out
