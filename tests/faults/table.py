@@ -8,8 +8,9 @@ from pathlib import Path
 HEAD = """# Faults tried, and what came of them
 
 Written by `make reliability` from what the tests of `tests/faults` counted. *Named*: one line says which
-file or process it is. *Refused*: by an exception. What is neither had no effect on any result, or was answered.
-*Lost*: another result without a word, a crash, or memory that was read or written outside of an argument.
+file or process it is. *Refused*: by an exception. What is neither had no effect on any result, or was
+answered. *Lost*: another result without a word, a crash, or memory that was read or written outside of an
+argument.
 
 """
 TITLES = {
