@@ -1,25 +1,13 @@
 // What checks.h promises about bounds: ids stay inside, and what is written shares no memory with anything.
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "checks.h"
+#include "shape.h"
 
 namespace bat_fast {
 namespace {
-
-const int64_t* sizes_of(const Tensor& t) {
-  int64_t* sizes;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
-  return sizes;
-}
-const int64_t* strides_of(const Tensor& t) {
-  int64_t* strides;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(t.get(), &strides));
-  return strides;
-}
 
 // The bytes from the first element to behind the last one; strides of torch are never negative.
 struct Extent {

@@ -1,21 +1,16 @@
-// What checks.h promises. Sizes and strides come from the C shim at once: one call instead of one for each dimension.
+// What checks.h promises about shapes, types, devices and numbers.
 #include "checks.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <cstring>
 #include <sstream>
 
+#include "shape.h"
+
 namespace bat_fast {
 namespace {
-
-const int64_t* sizes_of(const Tensor& t) {
-  int64_t* sizes;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
-  return sizes;
-}
 
 std::string written(const int64_t* sizes, int64_t dims) {
   std::ostringstream text;

@@ -11,9 +11,9 @@ StepLimits<T> limits(double step_size, double eps, double lo, double hi) {
   return {static_cast<T>(step_size), static_cast<T>(eps), static_cast<T>(lo), static_cast<T>(hi)};
 }
 
-void check_step(const Tensor& adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo,
-                double hi) {
-  bat_fast::check_step(step_size, eps, lo, hi);
+void check_images(const Tensor& adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo,
+                  double hi) {
+  check_step(step_size, eps, lo, hi);
   check_floating({"adv", adv});
   check_same({"clean", clean}, {"adv", adv});
   check_like({"grad", grad}, {"adv", adv});
@@ -41,7 +41,7 @@ void on_dense(Tensor& adv, const Tensor& grad, const Tensor& clean, bool whole_s
 
 void linf_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo,
                 double hi) {
-  check_step(adv, grad, clean, step_size, eps, lo, hi);
+  check_images(adv, grad, clean, step_size, eps, lo, hi);
   on_dense(adv, grad, clean, false, [&](Tensor& a, const Tensor& g, const Tensor& c) {
     // The gradient has the type of the images, or a 16-bit one.
     const auto with_grad_type = [&](auto type, auto run) {
@@ -70,7 +70,7 @@ void linf_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step
 BAT_REGISTER(linf_step_, linf_step_)
 
 void l2_step_(Tensor adv, const Tensor& grad, const Tensor& clean, double step_size, double eps, double lo, double hi) {
-  check_step(adv, grad, clean, step_size, eps, lo, hi);
+  check_images(adv, grad, clean, step_size, eps, lo, hi);
   STD_TORCH_CHECK(adv.dim() > 0, "bat_fast: adv must be a batch [N, ...], got a scalar");
   const int64_t samples = adv.size(0), pixels = samples ? adv.numel() / samples : 0;
   on_dense(adv, grad, clean, true, [&](Tensor& a, const Tensor& g, const Tensor& c) {

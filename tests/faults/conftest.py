@@ -15,7 +15,8 @@ def tiny_copy(tmp_path):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if call.when == "call" and not report.skipped:
+    counted = item.path.stem == "test_flips"  # bit by bit
+    if call.when == "call" and not report.skipped and not counted:
         words = item.originalname.removeprefix("test_").replace("_", " ")
         tally("cases", f"`{item.path.stem}`: {words}", 1, 0, int(report.failed))
     return report

@@ -8,8 +8,9 @@ from pathlib import Path
 HEAD = """# Faults tried, and what came of them
 
 Written by `make reliability` from what the tests of `tests/faults` counted. *Named*: one line says which
-file, argument or process it is. What is neither named nor lost had no effect on any result. *Lost*: another
-result without a word, or a crash.
+file or process it is. *Refused*: by an exception. What is neither had no effect on any result, or was
+answered. *Lost*: another result without a word, a crash, or memory that was read or written outside of an
+argument.
 
 """
 TITLES = {
@@ -32,7 +33,7 @@ def main(lines: str, page: str) -> None:
         rows = [(fault, *numbers) for (of, fault), numbers in sums.items() if of == kind]
         if not rows:
             continue
-        named = " named |" if kind != "cases" else ""
+        named = {"damage": " named |", "calls": " refused |", "cases": ""}[kind]
         parts.append(
             f"## {title}\n\n| {column} | tried |{named} lost |\n|---|---|{'---|' if named else ''}---|\n"
         )

@@ -12,7 +12,7 @@ def tally(kind: str, fault: str, tried: int, noticed: int, lost: int) -> None:
         kind: ``damage`` of files, ``calls`` of operators, or ``cases`` of whole runs.
         fault: in words.
         tried: how many.
-        noticed: of them, how many were named; the others changed nothing.
+        noticed: of them, how many were named, or refused; the others changed nothing, or were answered.
         lost: of them, how many changed a result without a word, or ended the process.
     """
     if kind != "cases":
