@@ -68,7 +68,7 @@ class Record:
                 save_checkpoint(self.folder.best, state)
 
     def last(self, state: dict[str, Any], *, due: bool = True) -> None:
-        """Save ``state``, which is ``due`` or comes by a signal, as ``last.pt``; no process goes on before."""
+        """Save ``state``, ``due`` or owed to a signal, as ``last.pt``; no process goes on before that."""
         self.good.note(state, due)
         if self._world.first:
             self.folder.make_room(self._keep)

@@ -13,7 +13,7 @@ from bat_fast.config import AttackConfig, EvalConfig, ModelConfig, OptimConfig, 
 from bat_fast.evaluate import load_run
 from bat_fast.ratio import Ratio
 from bat_fast.runs.weights import put_weights, read_weights
-from bat_fast.train import Trainer, build
+from bat_fast.train import Observer, Trainer, build
 
 SHAPE = data.Shape(10, 1, 8)
 CONFIG = TrainConfig(
@@ -60,10 +60,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     class KilledError(Exception):
         pass
 
-    class Kill:
-        def step(self, batch, terms, epoch):
-            pass
-
+    class Kill(Observer):
         def epoch(self, row):
             raise KilledError(row)
 
