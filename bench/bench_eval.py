@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bat_fast.attacks import AutoAttack
 from bat_fast.config import AttackConfig, TrainConfig
 from bat_fast.evaluate import load_run
-from bat_fast.evaluate.judge import joined
+from bat_fast.evaluate.groups import joined
 from bat_fast.evaluate.saved import split_loader
 from bat_fast.measure.timing import machine
 from bat_fast.ratio import Ratio

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.fab import FAB
 from bat_fast.attacks.pixels import check_batch
 from bat_fast.attacks.problem import Problem
+from bat_fast.attacks.room import Room
 from bat_fast.attacks.search import Search, exact_logits
 from bat_fast.attacks.square import Square
 from bat_fast.attacks.untouched import untouched
@@ -47,6 +49,20 @@ VERSIONS = tuple(_VERSIONS)
 MODES = ("exact", "replay", "quick")
 CLEAN = "clean"
 """What breaks an image that the model misclassifies without an attack."""
+
+
+FIXED = "mode replay repeats batches of the official size, and one does not fit; give a smaller batch_size"
+"""Why a replay has to stop where memory runs out."""
+
+
+class Done(Protocol):
+    """Where something is kept that was found in part."""
+
+    def get(self, name: str) -> dict[str, Tensor] | None:
+        """What `put` was given by that name, on the CPU; None where there is nothing."""
+
+    def put(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Keep ``tensors``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +164,8 @@ class AutoAttack(Attack):
         *,
         draw: int = 0,
         tell: Callable[[str, int, int, int], None] | None = None,
+        room: Room | None = None,
+        done: Done | None = None,
     ) -> Verdicts:
         """Attack ``x`` with one attack after the other.
 
@@ -158,6 +176,8 @@ class AutoAttack(Attack):
             draw: which random numbers of these images.
             tell: called after each batch with the name of the attack, how many images it has seen, how many
                 it will see, and how many are robust so far.
+            room: how many images fit into memory, to share it with others; None begins with ``batch_size``.
+            done: what was found before, and where to keep what is found, batch after batch.
 
         Raises:
             ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit.
@@ -167,20 +187,31 @@ class AutoAttack(Attack):
             adv = x.detach().clamp(self.lo, self.hi)
             broken_by = [""] * len(adv)
             numbers = torch.arange(len(adv), device=adv.device)
-            for rows in numbers.split(self.batch_size) if len(adv) else ():
-                logits = exact_logits(self.model, adv[rows])
-                check_labels("y", y[rows], logits)
-                _note(broken_by, rows[missed(logits, y[rows])], CLEAN)
+            room = room or Room(self.batch_size, FIXED if self.mode == "replay" else "")
+            for some, logits in room.over(len(adv), lambda some: exact_logits(self.model, adv[some])):
+                check_labels("y", y[some], logits)
+                _note(broken_by, numbers[some][missed(logits, y[some])], CLEAN)
             for name, part in self.parts.items():
-                left = numbers[[not by for by in broken_by]]
-                for seen, rows in enumerate(left.split(self.batch_size) if len(left) else (), 1):
-                    clean = adv[rows]
-                    given = numbers[rows] if index is None else index[rows]
-                    found = part(clean, y[rows], index=given, draw=draw)
-                    _note(broken_by, rows[(found != clean).flatten(1).any(1)], name)
-                    adv[rows] = found
+                left, seen = numbers[[not by for by in broken_by]], 0
+                while seen < len(left):
+                    known = done.get(f"{name}/{seen}") if done else None
+                    if known is None:
+                        rows = left[seen : seen + room.size]
+                        given = rows if index is None else index[rows]
+                        found = room.tried(partial(part, adv[rows], y[rows], None, given, draw=draw))
+                        if found is None:
+                            continue
+                        broken = (found != adv[rows]).flatten(1).any(1)
+                        known = {"broken": broken, "adv": found[broken]}
+                        if done:
+                            done.put(f"{name}/{seen}", known)
+                    broken = known["broken"].to(adv.device)
+                    rows = left[seen : seen + len(broken)][broken]
+                    adv[rows] = known["adv"].to(adv.device)
+                    _note(broken_by, rows, name)
+                    seen += len(broken)
                     if tell is not None:
-                        tell(name, min(seen * self.batch_size, len(left)), len(left), broken_by.count(""))
+                        tell(name, seen, len(left), broken_by.count(""))
         return Verdicts(adv, broken_by)
 
     def run(self, adv: Tensor, problem: Problem) -> None:

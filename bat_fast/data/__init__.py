@@ -21,7 +21,7 @@ from bat_fast.data.loaders.base import Loader
 from bat_fast.data.loaders.resident import ResidentLoader
 from bat_fast.data.parts import joined, resized
 from bat_fast.data.sets import GIVEN, find, names
-from bat_fast.data.single import crops, has_size, load_image
+from bat_fast.data.single import crops, load_fitting, load_image
 from bat_fast.data.source import Shape, Source, Splits, divide, pixel_stats
 from bat_fast.ratio import Ratio
 
@@ -43,10 +43,10 @@ __all__ = [
     "from_arrays",
     "from_loader",
     "has_option",
-    "has_size",
     "join",
     "joined",
     "load",
+    "load_fitting",
     "load_image",
     "names",
     "pixel_stats",

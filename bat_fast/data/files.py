@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from bat_fast.data.headers import plain_size
 from bat_fast.data.pixels import rgb
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 CENTRE = 224 / 256  # share of the shorter side that a centre crop keeps, the usual one of ImageNet
 # What the plugins of Pillow raise for damaged files.
@@ -69,20 +72,29 @@ class Files:
         Raises:
             ValueError: the file is missing, truncated, no image, or not of the size; the message names it.
         """
-        from PIL import Image
+        return self.fitted(row, self.image(row), window)
 
-        size = (self.size, self.size)
+    def image(self, row: int) -> Image:
+        """The image of a row in three colours, of whatever size; errors as of `decode`."""
+        from PIL import Image as Pillow
+
         try:
-            with Image.open(self.open(row)) as file:
-                image = rgb(file)
-        except (*_BROKEN, Image.DecompressionBombError) as error:
+            with Pillow.open(self.open(row)) as file:
+                return rgb(file)
+        except (*_BROKEN, Pillow.DecompressionBombError) as error:
             reason = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
             raise ValueError(self.blame(row, reason)) from None
+
+    def fitted(self, row: int, image: Image, window: Sequence[float] | None = None) -> Tensor:
+        """What `decode` makes of the ``image`` of a row."""
+        from PIL.Image import Resampling
+
+        size = (self.size, self.size)
         if not self.exact:
             top, left, height, width = crop_of(image.height, image.width, window)
             box = (left, top, left + width, top + height)
             # With antialiasing. Cut first: given the box, Pillow would mix in what lies beside it.
-            image = image.crop(box).resize(size, Image.Resampling.BILINEAR)
+            image = image.crop(box).resize(size, Resampling.BILINEAR)
         elif image.size != size:
             raise ValueError(self.blame(row, f"it has {image.width}x{image.height} pixels, not {self.size}"))
         return torch.from_numpy(np.array(image))

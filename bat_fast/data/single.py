@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,24 +34,27 @@ def load_image(path: str | Path, size: int, *, exact: bool = False, channels: in
     Raises:
         ValueError: the file is missing, truncated, no image, or not of the size; the message names it.
     """
+    return _read(path, size, exact, channels)[0]
+
+
+def load_fitting(path: str | Path, size: int, *, channels: int = 3) -> tuple[Tensor, bool]:
+    """As `load_image`, ``exact`` where the image has that size; and whether it has. It is opened once."""
+    return _read(path, size, None, channels)
+
+
+def _read(path: str | Path, size: int, exact: bool | None, channels: int) -> tuple[Tensor, bool]:
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     path = Path(path)
-    pixels = Files(path.parent, [path.name], size, exact).decode(0).permute(2, 0, 1).float() / 255
+    files = Files(path.parent, [path.name], size, bool(exact))
+    image = files.image(0)
+    fits = bool(image.size == (size, size))
+    if exact is None:
+        files = replace(files, exact=fits)
+    pixels = files.fitted(0, image).permute(2, 0, 1).float() / 255
     if channels == 1:
         pixels = (pixels * torch.tensor(_GREY)[:, None, None]).sum(0, keepdim=True)
-    return pixels.contiguous()
-
-
-def has_size(path: str | Path, size: int) -> bool:
-    """Whether an image file has size x size pixels; False too where it is no image."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return bool(image.size == (size, size))
-    except OSError:
-        return False
+    return pixels.contiguous(), fits
 
 
 def crops(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> bool:

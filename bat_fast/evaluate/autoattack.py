@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bat_fast.evaluate.judge import Tell
+from bat_fast.evaluate.answers import Tell
 from bat_fast.evaluate.saved import evaluate_saved
 
 

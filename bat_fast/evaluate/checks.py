@@ -5,8 +5,8 @@ After Carlini et al. 2019 (arXiv:1902.06705), Pintor et al. 2021 (arXiv:2106.099
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,38 +17,11 @@ from bat_fast._logits import logits_of
 from bat_fast.attacks import APGD, FGSM, AutoAttack, Square, untouched
 from bat_fast.attacks.modules import as_module
 from bat_fast.attacks.search import exact_logits
-from bat_fast.evaluate.trial import Trial, apart, share
+from bat_fast.evaluate.trial import FEW, Trial, apart, share
+from bat_fast.runs.finding import Finding
 
 _DRAWS = 10
 _QUERIES = 1000  # of the Square attack
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check measured."""
-
-    name: str
-    value: float
-    threshold: float
-    """The check raises where ``value`` is above it."""
-    meaning: str
-    """What the value is, in one line."""
-    fix: str
-    """What to do where the check raises, in one line."""
-
-    @property
-    def raised(self) -> bool:
-        """Whether the value is above the threshold; a value that is no number is."""
-        return not self.value <= self.threshold
-
-    @property
-    def line(self) -> str:
-        """All of it in one line."""
-        return f"{self.name}: {self.meaning} {self.value:.3g}, more than {self.threshold:.3g}: {self.fix}"
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"raised": self.raised}
 
 
 def check_model(
@@ -173,7 +146,6 @@ def _of_short_attacks(trial: Trial) -> Iterator[Finding]:
 
 
 def _of_long_attacks(trial: Trial) -> Iterator[Finding]:
-    least = max(0.01, trial.few)
     classes = trial.logits.shape[1]
     pgd, longer = trial.pgd(), trial.pgd(100)
     ce = trial.apgd("ce", 0)
@@ -190,10 +162,7 @@ def _of_long_attacks(trial: Trial) -> Iterator[Finding]:
         "share of images that only square breaks",
         "the gradient is masked: report aa, and attack what masks it",
     )  # fmt: skip
-    yield Finding(
-        "not converged", share(pgd) - share(longer), least, "accuracy that 100 steps of PGD take from 20",
-        "take more steps: pgd100, or apgd-ce",
-    )  # fmt: skip
+    yield convergence(share(pgd), share(longer), len(pgd))
     passed = pgd & ~(trial.pgd(5) & trial.pgd(10) & trial.pgd(15))
     yield Finding(
         "lost on the way", share(passed), max(0.02, trial.few),
@@ -201,15 +170,34 @@ def _of_long_attacks(trial: Trial) -> Iterator[Finding]:
         "keep every break: apgd-ce or aa, or several restarts",
     )  # fmt: skip
     curve = [share(trial.pgd(eps=trial.eps * scale)) for scale in (0.5, 1.0, 2.0)]
-    yield Finding(
-        "larger ball helps", max(curve[1] - curve[0], curve[2] - curve[1]), least,
-        "accuracy that a larger ball adds",
-        "the attack is stuck: more steps, restarts, or aa",
-    )  # fmt: skip
+    yield monotony(curve, len(pgd))
     union = AutoAttack(trial.model, trial.eps, mode="quick", **trial.how).judge(trial.x, trial.y).robust
     part = trial.survives(APGD(trial.model, trial.eps, steps=20, **trial.how))
     yield Finding(
         "union above a part", share(torch.tensor(union)) - share(part), 0.0,
         "accuracy under several attacks, minus that under one of them,",
         "the model answers one image in two ways: see randomness and batch dependence",
+    )  # fmt: skip
+
+
+def convergence(robust: float, longer: float, count: int) -> Finding:
+    """Whether more steps find more.
+
+    Args:
+        robust: accuracy under PGD.
+        longer: that under PGD with several times as many steps.
+        count: images.
+    """
+    return Finding(
+        "not converged", robust - longer, max(0.01, FEW / count), "accuracy that more steps of PGD take away",
+        "take more steps: pgd100, or apgd-ce",
+    )  # fmt: skip
+
+
+def monotony(accuracies: Sequence[float], count: int) -> Finding:
+    """Whether the accuracy on ``count`` images, given in the order of the radius, falls with it."""
+    rise = max((after - before for before, after in pairwise(accuracies)), default=0.0)
+    return Finding(
+        "larger ball helps", rise, max(0.01, FEW / count), "accuracy that a larger ball adds",
+        "the attack is stuck: more steps, restarts, or aa",
     )  # fmt: skip

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bat_fast import data
 from bat_fast._logits import logits_of
@@ -19,13 +18,17 @@ from bat_fast.attacks import Attack
 from bat_fast.batch import Batch
 from bat_fast.device import pick_device
 from bat_fast.evaluate.attacks import make_attack
+from bat_fast.evaluate.checks import check_model, convergence, monotony
 from bat_fast.evaluate.subject import loader_of, split_source
+from bat_fast.evaluate.trial import share
 from bat_fast.runs.examined import Examined, Example, right
+from bat_fast.runs.finding import Finding
 from bat_fast.runs.model_file import load_run
 
 _RADII = (0.25, 0.5, 0.75, 1.5, 2.0)  # in units of that of the training, which comes by itself
 _STEPS = (1, 2, 5, 10, 50)
 _SHOWN = 6  # images of a gallery
+_CHECKED = 128  # images
 
 
 def examine(
@@ -72,7 +75,7 @@ def examine(
     counts = [count for count in _STEPS if count != steps]
     others += [subject.attack(count, eps, reach=True) for count in counts]
 
-    labels, ids, clean, no_gradient = subject.clean()
+    labels, ids, clean = some.labels, some.index, subject.attacked(None)
     logits: list[Tensor] = []
     for number, attack in enumerate((judge, *others)):
         logits.append(subject.attacked(attack))
@@ -99,7 +102,11 @@ def examine(
         radii=radii,
         steps=dict(sorted(by_steps.items())),
         unbounded=unbounded,
-        no_gradient=no_gradient,
+        findings=(
+            *subject.findings(eps),
+            convergence(share(correct[0]), share(by_steps[max(by_steps)]), len(labels)),
+            monotony([share(mask) for mask in radii.values()], len(labels)),
+        ),
         examples={what: {place: shown[place] for place in some} for what, some in galleries.items()},
         device=torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
         seconds=time.perf_counter() - began,
@@ -133,27 +140,22 @@ class _Subject:
     def batches(self) -> Iterator[Batch]:
         yield from loader_of(self.saved, self.source, self.batch_size, self.device)
 
-    def clean(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Labels [N], ids [N], logits [N, K], and how many images have no gradient."""
-        rows, without = [], 0
-        for batch in self.batches():
-            x = batch.x.detach().requires_grad_()
-            with torch.enable_grad():
-                logits = logits_of(self.model(x), len(x))
-                (gradient,) = torch.autograd.grad(F.cross_entropy(logits, batch.y, reduction="sum"), x)
-            size = gradient.flatten(1).abs().sum(1)
-            without += int((~size.isfinite() | (size == 0)).sum())
-            rows.append((batch.y.cpu(), batch.index.cpu(), logits.detach().float().cpu()))
-        labels, ids, clean = (torch.cat(column) for column in zip(*rows, strict=True))
-        return labels, ids, clean, without
+    def findings(self, eps: float) -> list[Finding]:
+        """What the cheap checks say of some of the images, evenly spread."""
+        count = min(_CHECKED, len(self.source))
+        some = self.source.part(torch.linspace(0, len(self.source) - 1, count).long())
+        (batch,) = loader_of(self.saved, some, count, self.device)
+        return check_model(
+            self.model, batch.x, batch.y, eps=eps, norm=self.saved["norm"], seed=self.saved["seed"]
+        )
 
-    def attacked(self, attack: Attack) -> Tensor:
-        """Logits [N, K] of the images that ``attack`` finds."""
+    def attacked(self, attack: Attack | None) -> Tensor:
+        """Logits [N, K] of the images that ``attack`` finds; of the images themselves without one."""
         found = []
         with torch.no_grad():
             for batch in self.batches():
-                x_adv = attack(batch.x, batch.y, index=batch.index, draw=0)
-                found.append(logits_of(self.model(x_adv), len(x_adv)).float().cpu())
+                x = batch.x if attack is None else attack(batch.x, batch.y, index=batch.index, draw=0)
+                found.append(logits_of(self.model(x), len(x)).float().cpu())
         return torch.cat(found)
 
     def examples(self, attack: Attack, ids: Tensor) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,22 @@ from torch import Tensor, nn
 
 from bat_fast._checks import choice
 from bat_fast.attacks import Attack, AutoAttack, untouched
-from bat_fast.attacks.autoattack import CLEAN
+from bat_fast.attacks.autoattack import CLEAN, FIXED
 from bat_fast.attacks.modules import as_module
-from bat_fast.attacks.search import exact_logits
-from bat_fast.batch import Batch
+from bat_fast.attacks.room import Room
 from bat_fast.evaluate.accuracy import batches_of
+from bat_fast.evaluate.answers import Tell, words_of
 from bat_fast.evaluate.attacks import attacks_for
 from bat_fast.evaluate.checks import check_model
-from bat_fast.evaluate.verdicts import NO_ANSWER, Verdicts, notes_of
+from bat_fast.evaluate.columns import columns_of
+from bat_fast.evaluate.groups import Sample, first, joined, shared
+from bat_fast.evaluate.kept import State
+from bat_fast.evaluate.memorised import THRESHOLD, Memorised
+from bat_fast.evaluate.verdicts import Verdicts, notes_of
+from bat_fast.evaluate.world import World
 
 _TOGETHER = 4096  # images whose survivors share batches of AutoAttack; more would only take memory
 _CHECKED = 128  # images
-Tell = Callable[[str, int, int, int], None]
 
 
 def evaluate_model(
@@ -44,7 +48,12 @@ def evaluate_model(
     per_class: bool = False,
     per_sample: str | Path | None = None,
     checks: str = "none",
+    mem_scores: str | Path | None = None,
+    mem_threshold: float = THRESHOLD,
+    save_adversarial: str | Path | None = None,
     tell: Tell | None = None,
+    state: State | None = None,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a model on images as they are and under attacks, each with its 95 % interval.
 
@@ -62,7 +71,7 @@ def evaluate_model(
         loss, restarts: of the attacks that have no fixed one.
         mode: of AutoAttack.
         seed: of the random numbers.
-        batch_size: of AutoAttack.
+        batch_size: images at a time; half of them after each time that memory runs out.
         n: how many images, the first ones; None takes all.
         split: what the images are called in the names of metrics.
         classes: their names; None numbers them.
@@ -70,15 +79,25 @@ def evaluate_model(
         per_sample: CSV file to write, with a row for each image, where AutoAttack judges at one radius.
         checks: ``"cheap"`` or ``"full"`` look on the first 128 images for signs that the model hides its
             gradient (`bat_fast.evaluate.checks`); ``"none"`` does not.
+        mem_scores: npz file of memorisation scores (`bat_fast.evaluate.memorised`): also count those above
+            ``mem_threshold``, the atypical images, and the others.
+        save_adversarial: safetensors file to write, with every image under the first AutoAttack, or the first
+            attack, at one radius; all of them are in memory until then.
         tell: as in `bat_fast.attacks.AutoAttack.judge`.
+        state: where to keep what is found, and what an evaluation that was killed has found. Whoever gives it
+            ends it, when the result is safe.
+        world: this process is one of several, with its share of the images; all return the same, and the
+            first writes files and makes the checks.
 
     Returns:
         ``metrics`` (``SPLIT/clean_acc``, ``SPLIT/ATTACK_acc``, and ``SPLIT/worst_acc`` of several attacks, in
         [0, 1]) and their ``intervals``, at the largest radius; ``n_examples``, ``split``, ``attack`` (of the
-        first attack), ``attacks`` (of all), ``notes``. With several radii ``curve`` has all of them; with
-        AutoAttack ``broken_by`` says which attack broke how many; ``per_class`` and ``confusion`` (rows are
-        the true classes) are there on request, and so are ``checks``, what each found; those that raise are
-        among the notes.
+        first attack), ``attacks`` (of all), ``notes``, ``calibration`` (expected calibration error, by the
+        names of the metrics; what no part of AutoAttack broke counts as it is). With several radii ``curve``
+        has all of them; with AutoAttack ``broken_by`` says which attack broke how many; ``per_class`` and
+        ``confusion`` (rows are the true classes) are there on request, and so are ``memorised``
+        (``threshold``, and ``n_examples``, ``metrics`` and ``intervals`` of ``typical`` and ``atypical``
+        images) and ``checks``, what each found; those that raise are among the notes.
 
     Raises:
         ValueError, TypeError: an argument is out of range, or there is no image.
@@ -86,76 +105,101 @@ def evaluate_model(
     if n is not None and n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     choice("checks", checks, ("none", "cheap", "full"))
-    if per_sample is not None and not Path(per_sample).parent.is_dir():
-        raise ValueError(f"per_sample: there is no folder {Path(per_sample).parent}")
-    radii = sorted({float(radius): radius for radius in several(eps)}.items())
-    if not radii:
-        raise ValueError("eps: say one radius at least")
-    module, most = as_module(model), radii[-1][0]
-    jobs: dict[float, dict[str, Attack]] = {}
-    for radius, _ in radii:
-        step = step_size if step_size is None or not most else step_size * radius / most
-        optional = {"loss": loss, "restarts": restarts, "mode": mode, "step_size": step}
-        jobs[radius] = attacks_for(attacks, module, optional=optional, eps=radius, norm=norm, seed=seed)
-        for attack in jobs[radius].values():
-            if isinstance(attack, AutoAttack):
-                attack.batch_size = batch_size
-    automatic = [attack for attack in jobs[most].values() if isinstance(attack, AutoAttack)]
+    for name, file in (("per_sample", per_sample), ("save_adversarial", save_adversarial)):
+        if file is not None and not Path(file).parent.is_dir():
+            raise ValueError(f"{name}: there is no folder {Path(file).parent}")
+    module, world = as_module(model), world or World()
+    optional = {"loss": loss, "restarts": restarts, "mode": mode}
+    radii, jobs = _jobs(attacks, module, eps, step_size, optional, norm=norm, seed=seed)
+    most = radii[-1][0]
+    automatic = {name: job for name, job in jobs[most].items() if isinstance(job, AutoAttack)}
+    replay = any(job.mode == "replay" for job in automatic.values())
     if per_sample is not None and (not automatic or len(radii) > 1):
         raise ValueError("per_sample: it has the verdicts of AutoAttack at one radius; ask for --attack aa")
-    groups = first(batches_of(module, loader), n)
+    if save_adversarial is not None and (not jobs[most] or len(radii) > 1):
+        raise ValueError("save_adversarial: it has the images of one attack at one radius; ask for one")
+    if replay and world.size > 1:
+        raise ValueError("mode replay repeats batches of all images: it has no shares; use one process")
+    chief = next(iter(automatic), next(iter(jobs[most]), None))
+    sample = Sample(_CHECKED if checks != "none" else 0)
+    groups = shared(sample.of(first(batches_of(module, loader), n)), world)
     if automatic:  # the official code forms its batches from the survivors of all images
-        groups = joined(groups, None if automatic[0].mode == "replay" else _TOGETHER)
-    verdicts = Verdicts(split, [radius for radius, _ in radii])
-    seen: list[Batch] = []
-    for batch in groups:
-        if checks != "none" and sum(len(part.y) for part in seen) < _CHECKED:
-            seen.append(Batch(*(tensor[:_CHECKED] for tensor in batch)))
+        groups = joined(groups, None if replay else _TOGETHER)
+    verdicts = Verdicts(split, {name: words_of(name, job) for name, job in jobs[most].items()})
+    notes: list[str] = []
+    room = Room(batch_size, FIXED if replay else "", notes.append)
+    state = state or State(None)
+    asked = {"n": n, "batch_size": batch_size, "split": split, "images": save_adversarial is not None}
+    how = {str(radius): {name: _known(job) for name, job in some.items()} for radius, some in jobs.items()}
+    kept = state.open(module, asked | {"attacks": how, "world": list(world)})
+    memorised = None if mem_scores is None else Memorised(mem_scores, split)
+    for number, batch in enumerate(groups):
+        scores = memorised and {"memorised": memorised.scores(batch.index, batch.y)}
+        place, images = kept.within(f"{number:06}"), chief if save_adversarial is not None else None
         with torch.no_grad(), untouched(module, "eval"):
-            verdicts.add_images(batch, predicted(module, batch.x))
-            for radius, some in jobs.items():
-                for name, attack in some.items():
-                    verdicts.add(radius, name, *_judged(module, attack, batch, tell))
-        if per_sample is not None:
-            verdicts.write(Path(per_sample), most)
+            found = columns_of(module, batch, jobs, room, place, tell=tell, images=images)
+        count = len(verdicts)
+        found["position"] = world.rank + world.size * torch.arange(count, count + len(batch.y))
+        verdicts.add(found | (scores or {}))
+        if per_sample is not None and chief and world.size == 1:
+            verdicts.write(Path(per_sample), most, chief)
+    shares = world.gathered((verdicts.columns, notes))
+    verdicts.gather(columns for columns, _ in shares)
     if not len(verdicts):
         raise ValueError(f"split {split!r}: there is no image to evaluate on")
     result: dict[str, Any] = {**verdicts.accuracies(most), "n_examples": len(verdicts), "split": split}
     result["attack"] = _described(next(iter(jobs[most].values()), None), norm, most)
     result["attacks"] = {name: _described(attack, norm, most) for name, attack in jobs[most].items()}
-    result["notes"] = verdicts.notes()
-    if automatic:
-        broken = verdicts.parts(most)
-        result["broken_by"] = {name: broken.count(name) for name in (CLEAN, *automatic[0].parts)}
-        result["notes"] += notes_of(result["broken_by"], len(verdicts))
-    if seen and most and jobs[most]:
-        shown = Batch(*(torch.cat(tensors)[:_CHECKED] for tensors in zip(*seen, strict=True)))
+    result["calibration"] = verdicts.calibration(most)
+    result["notes"] = [*state.notes, *(note for _, more in shares for note in more), *verdicts.notes(most)]
+    if automatic and chief:
+        broken = verdicts.broken_by(most, chief)
+        result["broken_by"] = {name: broken.count(name) for name in (CLEAN, *automatic[chief].parts)}
+        result["notes"] += notes_of(result["broken_by"], len(verdicts), int(verdicts["classes"].max()))
+    if mem_scores is not None:
+        result["memorised"] = verdicts.parted(most, verdicts["memorised"], mem_threshold)
+    if (shown := sample.batch) and most and jobs[most] and world.rank == 0:
         ball: dict[str, Any] = {"eps": most, "norm": norm, "seed": seed}
-        findings = check_model(module, shown.x, shown.y, **ball, full=checks == "full")
+        few = slice(room.size)  # no more than there is memory for
+        findings = check_model(module, shown.x[few], shown.y[few], **ball, full=checks == "full")
         result["checks"] = [finding.plain() for finding in findings]
         result["notes"] += [finding.line for finding in findings if finding.raised]
     if len(radii) > 1:
         result["curve"] = [
             {"eps": radius, "written": str(text), **verdicts.accuracies(radius)} for radius, text in radii
         ]
+    if world.rank == 0 and chief and per_sample is not None:
+        verdicts.write(Path(per_sample), most, chief)
+    if world.rank == 0 and chief and save_adversarial is not None:
+        said = {"eps": str(most), "norm": norm, "split": split}
+        verdicts.write_images(Path(save_adversarial), most, chief, said)
     return result | (verdicts.by_class(most, classes) if per_class else {})
 
 
-def predicted(model: nn.Module, x: Tensor) -> Tensor:
-    """The class [N] of each of ``x`` [N, C, H, W] on the CPU, ``NO_ANSWER`` where a logit is no number."""
-    top, label = exact_logits(model, x).max(1)
-    return label.masked_fill(top.isnan(), NO_ANSWER).cpu()
+def _jobs(
+    names: Sequence[str],
+    model: nn.Module,
+    eps: float | Sequence[float],
+    step_size: float | None,
+    optional: dict[str, Any],
+    **options: Any,
+) -> tuple[list[tuple[float, Any]], dict[float, dict[str, Attack]]]:
+    """The radii, each as a number and as it was written, and the attacks by radius and name."""
+    radii = sorted({float(radius): radius for radius in several(eps)}.items())
+    if not radii:
+        raise ValueError("eps: say one radius at least")
+    most, jobs = radii[-1][0], {}
+    for radius, _ in radii:
+        step = step_size if step_size is None or not most else step_size * radius / most
+        jobs[radius] = attacks_for(
+            names, model, optional=optional | {"step_size": step}, eps=radius, **options
+        )
+    return radii, jobs
 
 
-def _judged(
-    model: nn.Module, attack: Attack, batch: Batch, tell: Tell | None
-) -> tuple[Tensor, list[str] | None]:
-    """The predicted classes under ``attack``, and which part of AutoAttack broke each image."""
-    if not isinstance(attack, AutoAttack):
-        return predicted(model, attack(batch.x, batch.y, index=batch.index, draw=0)), None
-    found = attack.judge(batch.x, batch.y, batch.index, tell=tell)
-    parts = found.adv.split(attack.batch_size)
-    return torch.cat([predicted(model, part) for part in parts]), found.broken_by
+def _known(attack: Attack) -> list[Any]:
+    """What an attack is known by."""
+    return [repr(attack), _described(attack, attack.norm, attack.eps)]
 
 
 def several(eps: float | Sequence[float]) -> Sequence[float]:
@@ -174,28 +218,3 @@ def _described(attack: Attack | None, norm: str, eps: float) -> dict[str, Any]:
         name: value for name, usually in usual.items() if (value := getattr(attack, name, usually)) != usually
     }
     return {**shared, "step_size": attack.step_size, "steps": getattr(attack, "steps", None), **more}
-
-
-def first(loader: Iterable[Batch], n: int | None) -> Iterator[Batch]:
-    """The batches of ``loader`` up to the ``n``-th image."""
-    left = n
-    for batch in loader:
-        if left is None:
-            yield batch
-            continue
-        yield Batch(*(tensor[:left] for tensor in batch))
-        left -= min(left, len(batch.y))
-        if not left:
-            return
-
-
-def joined(loader: Iterable[Batch], least: int | None) -> Iterator[Batch]:
-    """Batches of at least ``least`` images but for the last one; None joins all."""
-    kept: list[Batch] = []
-    for batch in loader:
-        kept.append(batch)
-        if least is not None and sum(len(part.y) for part in kept) >= least:
-            yield Batch(*(torch.cat(tensors) for tensors in zip(*kept, strict=True)))
-            kept = []
-    if kept:
-        yield Batch(*(torch.cat(tensors) for tensors in zip(*kept, strict=True)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bat_fast import data
 from bat_fast._logits import logits_of
@@ -48,13 +49,11 @@ def predict(
     alike = settings["name"] != data.GIVEN and not data.crops(settings["name"], settings.get("options", {}))
     for begin in range(0, len(images), _TOGETHER):
         files = images[begin : begin + _TOGETHER]
-        fit = [alike and data.has_size(file, size) for file in files]
-        pixels = [
-            data.load_image(file, size, exact=exact, channels=channels)
-            for file, exact in zip(files, fit, strict=True)
-        ]
+        pixels, fit = zip(*(_loaded(file, size, channels, alike=alike) for file in files), strict=True)
         with torch.no_grad():
-            shares = logits_of(model(torch.stack(pixels).to(device)), len(files)).double().softmax(1).cpu()
+            shares = (
+                logits_of(model(torch.stack(list(pixels)).to(device)), len(files)).double().softmax(1).cpu()
+            )
         best = shares.topk(top)
         rows = zip(files, fit, best.values.tolist(), best.indices.tolist(), strict=True)
         for file, exact, row, labels in rows:
@@ -63,3 +62,10 @@ def predict(
                 for share, label in zip(row, labels, strict=True)
             ]
             yield {"image": str(file), "resized": alike and not exact, "classes": classes}
+
+
+def _loaded(file: str | Path, size: int, channels: int, *, alike: bool) -> tuple[Tensor, bool]:
+    """Pixels of a file, and whether they are those of the whole image; never where the run crops."""
+    if alike:
+        return data.load_fitting(file, size, channels=channels)
+    return data.load_image(file, size, channels=channels), False

@@ -9,6 +9,7 @@ from typing import Any
 from bat_fast.evaluate.attacks import takes
 from bat_fast.evaluate.judge import evaluate_model, several
 from bat_fast.evaluate.subject import SPLITS, Foreign, open_subject, split_loader
+from bat_fast.evaluate.world import World
 
 __all__ = ["SPLITS", "evaluate_saved", "split_loader"]
 
@@ -27,6 +28,7 @@ def evaluate_saved(
     device: str = "auto",
     root: str | Path | None = None,
     foreign: Foreign | None = None,
+    world: World | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Clean and robust accuracy of a saved model on a split of the data set it was trained with.
@@ -41,10 +43,11 @@ def evaluate_saved(
         norm: of the ball; None takes that of the training. Another norm needs its own radius.
         step_size: of PGD in pixels, at the largest radius.
         seed: of the random numbers; None takes that of the training, of AutoAttack 0.
-        batch_size: images at a time; the result does not depend on it.
+        batch_size: images at a time; the result does not depend on it, but for ``mode="replay"``.
         root: the folder of the data; None takes that of the training.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         foreign: how to build a model that a run did not leave, and its data.
+        world: this process is one of several, which judge the model together.
         options: of `bat_fast.evaluate.judge.evaluate_model`.
 
     Returns:
@@ -58,7 +61,8 @@ def evaluate_saved(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     names = [f"pgd{steps}"] if attack is None else [attack] if isinstance(attack, str) else list(attack)
-    subject = open_subject(path, device=device, root=root, foreign=foreign)
+    world = world or World()
+    subject = open_subject(path, device=world.device(device), root=root, foreign=foreign)
     saved = subject.described
     if eps is None and saved["eps"] is None:
         if names != ["clean"]:
@@ -83,5 +87,6 @@ def evaluate_saved(
         batch_size=batch_size,
         split=split,
         classes=saved.get("classes"),
+        world=world,
         **options,
     )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bat_fast._atomic import atomic_text
-from bat_fast.batch import Batch
+from bat_fast._atomic import atomic_text, atomic_write
+from bat_fast.attacks.autoattack import CLEAN
+from bat_fast.evaluate.answers import NO_ANSWER
+from bat_fast.evaluate.columns import column
+from bat_fast.runs.calibration import reliability
 from bat_fast.runs.metrics import metric
 from bat_fast.runs.proportion import wilson
+from bat_fast.runs.sealed_tensors import sealed_tensors
 
 COLUMNS = ("position", "index", "label", "clean", "robust", "broken_by")
-NO_ANSWER = -1
-"""The class of an image for which a model gives NaN: none."""
 WORST = "worst"
 """In place of an attack: the image is right under all of them."""
 _MASKED = {  # attack: (share of all images that it may break after the others, what more of them means)
@@ -28,62 +30,101 @@ _MASKED = {  # attack: (share of all images that it may break after the others, 
 
 
 class Verdicts:
-    """Predicted classes, image by image, without an attack and under attacks.
+    """Columns of what is known about each image: its ``position`` among all, ``index``, ``label``, and what
+    the model says without an attack and under attacks (`bat_fast.evaluate.columns`).
 
     Args:
         split: the name of the images in those of metrics.
-        radii: at which attacks are.
+        words: of each attack, what its numbers of ``broken`` mean.
     """
 
-    def __init__(self, split: str, radii: Sequence[float]) -> None:
-        self.split = split
-        self.index, self.label, self.answer = (torch.empty(0, dtype=torch.int64) for _ in range(3))
-        self.under: dict[float, dict[str, Tensor]] = {radius: {} for radius in radii}
-        self.broken_by: dict[float, dict[str, list[str]]] = {radius: {} for radius in radii}
+    def __init__(self, split: str, words: dict[str, list[str]]) -> None:
+        self.split, self.words = split, words
+        self.columns: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.label)
+        return len(self.columns["position"]) if self.columns else 0
 
-    def add_images(self, batch: Batch, answer: Tensor) -> None:
-        """The next images, and the class [N] that the model gives each."""
-        self.index = torch.cat([self.index, batch.index.cpu()])
-        self.label = torch.cat([self.label, batch.y.cpu()])
-        self.answer = torch.cat([self.answer, answer])
+    def __getitem__(self, name: str) -> Tensor:
+        return self.columns[name]
 
-    def add(self, radius: float, name: str, answer: Tensor, broken_by: list[str] | None) -> None:
-        """The classes [N] of the last images under attack ``name``, and what of AutoAttack broke each."""
-        before = self.under[radius].get(name, answer[:0])
-        self.under[radius][name] = torch.cat([before, answer])
-        if broken_by is not None:
-            self.broken_by[radius].setdefault(name, []).extend(broken_by)
+    def add(self, columns: dict[str, Tensor]) -> None:
+        """The next images."""
+        before = self.columns
+        self.columns = {
+            name: torch.cat([before[name], tensor]) if before else tensor for name, tensor in columns.items()
+        }
+
+    def gather(self, shares: Iterable[dict[str, Tensor]]) -> None:
+        """Take the columns of all ``shares``, by position."""
+        some = [share for share in shares if share]
+        if len(some) > 1:
+            order = torch.cat([share["position"] for share in some]).argsort()
+            self.columns = {name: torch.cat([share[name] for share in some])[order] for name in some[0]}
+
+    def answers(self, radius: float) -> dict[str, Tensor]:
+        """The class [n] given without an attack and under each."""
+        found = {"clean": self[column("answer")]}
+        return found | {name: self[column("answer", name, radius)] for name in self.words}
 
     def right(self, radius: float) -> dict[str, Tensor]:
         """[n] bool without an attack and under each: the model is right."""
-        answers = {"clean": self.answer, **self.under[radius]}
-        found = {name: given == self.label for name, given in answers.items()}
+        found = {name: given == self["label"] for name, given in self.answers(radius).items()}
         if len(found) > 2:
             found[WORST] = torch.stack(list(found.values())).all(0)
         return found
 
-    def accuracies(self, radius: float) -> dict[str, dict[str, Any]]:
-        """``metrics`` and their ``intervals``."""
-        count = len(self)
-        named = {
-            metric(self.split, name): int(right.sum()) / count for name, right in self.right(radius).items()
-        }
+    def accuracies(self, radius: float, some: Tensor | None = None) -> dict[str, dict[str, Any]]:
+        """``metrics`` and their ``intervals``; of ``some`` images, [n] bool, where they are given."""
+        right = {name: each if some is None else each[some] for name, each in self.right(radius).items()}
+        named = {metric(self.split, name): int(each.sum()) / len(each) for name, each in right.items()}
+        count = len(right["clean"])
         return {
             "metrics": named,
             "intervals": {name: list(wilson(value, count)) for name, value in named.items()},
         }
 
-    def parts(self, radius: float) -> list[str]:
-        """For each image what broke it under the first AutoAttack that there was; empty without one."""
-        return next(iter(self.broken_by[radius].values()), [])
+    def calibration(self, radius: float) -> dict[str, float]:
+        """The expected calibration error without an attack and under each."""
+        radii = {name: radius if name != "clean" else 0.0 for name in self.answers(radius)}
+        return {
+            metric(self.split, name): reliability(
+                self[column("confidence", name, at)], self.right(radius)[name]
+            )[1]
+            for name, at in radii.items()
+        }
 
-    def notes(self) -> list[str]:
+    def parted(self, radius: float, scores: Tensor, threshold: float) -> dict[str, Any]:
+        """The accuracies of ``atypical`` images, whose score [n] is above ``threshold``, and of ``typical``
+        ones."""
+        found: dict[str, Any] = {"threshold": threshold}
+        for name, some in (("typical", scores <= threshold), ("atypical", scores > threshold)):
+            count = int(some.sum())
+            found[name] = {"n_examples": count, **(self.accuracies(radius, some) if count else {})}
+        return found
+
+    def broken_by(self, radius: float, name: str) -> list[str]:
+        """For each image what broke it under attack ``name``."""
+        words, key = self.words[name], column("broken", name, radius)
+        if key in self.columns:
+            return [words[number] for number in self[key].tolist()]
+        clean, robust = (self.right(radius)[each].tolist() for each in ("clean", name))
+        pairs = zip(clean, robust, strict=True)
+        return ["" if still else name if right else CLEAN for right, still in pairs]
+
+    def notes(self, radius: float) -> list[str]:
         """What the answers say against the model."""
-        nan = int((self.answer == NO_ANSWER).sum())
-        return [f"the model gives NaN for {nan} of {len(self)} images, which count as wrong"] if nan else []
+        nan, count = int((self[column("answer")] == NO_ANSWER).sum()), len(self)
+        found = [f"the model gives NaN for {nan} of {count} images, which count as wrong"] if nan else []
+        for name, right in self.right(radius).items():
+            if column("broken", name, radius) in self.columns:
+                differ = int((right != (self[column("broken", name, radius)] == 0)).sum())
+                if differ:
+                    found.append(
+                        f"{name}: the verdicts on {differ} of {count} images are others in a second pass of "
+                        "the same images: the model is random, or depends on the batch"
+                    )
+        return found
 
     def by_class(self, radius: float, classes: Sequence[str] | None) -> dict[str, Any]:
         """``per_class``, accuracies of each class, and ``confusion``, counts [true class][given class].
@@ -92,22 +133,20 @@ class Verdicts:
             radius: of the attacks.
             classes: names; None numbers them.
         """
-        given = {"clean": self.answer, **self.under[radius]}
-        kinds = 1 + max(int(answers.max()) for answers in (self.label, *given.values()))
+        given, label = self.answers(radius), self["label"]
+        kinds = 1 + max(int(answers.max()) for answers in (label, *given.values()))
         names = [str(kind) for kind in range(kinds)] if classes is None else list(classes)
         kinds = max(kinds, len(names))
         names += [str(kind) for kind in range(len(names), kinds)]
-        count = self.label.bincount(minlength=kinds)
+        count = label.bincount(minlength=kinds)
         shares = {
-            metric(self.split, name): (
-                self.label[right].bincount(minlength=kinds) / count.clamp(min=1)
-            ).tolist()
+            metric(self.split, name): (label[right].bincount(minlength=kinds) / count.clamp(min=1)).tolist()
             for name, right in self.right(radius).items()
         }
         confusion = {}
         for name, answers in given.items():
             known = answers != NO_ANSWER
-            places = self.label[known] * kinds + answers[known]
+            places = label[known] * kinds + answers[known]
             confusion[metric(self.split, name)] = (
                 places.bincount(minlength=kinds * kinds).view(kinds, kinds).tolist()
             )
@@ -116,30 +155,44 @@ class Verdicts:
             "confusion": confusion,
         }
 
-    def write(self, file: Path, radius: float) -> None:
+    def write(self, file: Path, radius: float, name: str) -> None:
         """The CSV file with a row for each image: ``COLUMNS``."""
-        broken = self.parts(radius)
-        clean = (self.answer == self.label).int().tolist()
-        rows = zip(self.index.tolist(), self.label.tolist(), clean, broken, strict=True)
+        clean = (self[column("answer")] == self["label"]).int().tolist()
+        numbers = (self[each].tolist() for each in ("position", "index", "label"))
+        rows = zip(*numbers, clean, self.broken_by(radius, name), strict=True)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(
-            (place, index, label, right, int(not by), by)
-            for place, (index, label, right, by) in enumerate(rows)
-        )
+        writer.writerows((*row, int(not by), by) for *row, by in rows)
         atomic_text(file, text.getvalue())
 
+    def write_images(self, file: Path, radius: float, name: str, described: dict[str, str]) -> None:
+        """The safetensors file with the images under attack ``name``: ``adv`` [n, C, H, W], and ``index``,
+        ``label``, ``answer`` and ``broken_by`` [n], whose numbers mean the words in the metadata."""
+        from safetensors.torch import save
 
-def notes_of(broken: dict[str, int], count: int) -> list[str]:
-    """What makes a verdict of AutoAttack doubtful.
+        words = self.words[name]
+        codes = torch.tensor([words.index(by) for by in self.broken_by(radius, name)])
+        tensors = {"adv": self[column("adv", name, radius)], "index": self["index"], "label": self["label"]}
+        tensors |= {"answer": self[column("answer", name, radius)], "broken_by": codes}
+        said = described | {"broken_by": ",".join(words), "attack": name}
+        plain = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        atomic_write(file, lambda opened: opened.write(sealed_tensors(save(plain, said))))
+
+
+def notes_of(broken: dict[str, int], count: int, classes: int) -> list[str]:
+    """What makes a verdict of AutoAttack doubtful, and what it is about with few classes.
 
     Args:
         broken: how many images each attack broke after those before it.
         count: images in all.
+        classes: logits of the model.
     """
-    return [
+    notes = [
         f"{name} broke {broken[name] / count:.1%} of all images after the attacks before it: {meaning}"
         for name, (most, meaning) in _MASKED.items()
         if broken.get(name, 0) > most * count
     ]
+    if "apgd-t" in broken and classes < 4:
+        notes.append(f"dlr is not defined for {classes} classes: apgd-t climbed the margin in its place")
+    return notes

@@ -19,6 +19,7 @@ def draw_curves(
     *,
     title: str = "",
     test: dict[str, float] | None = None,
+    measured: str = "val",
 ) -> None:
     """Draw loss, accuracies and learning rate against the epoch into a PNG file.
 
@@ -28,15 +29,20 @@ def draw_curves(
         path: of the PNG.
         title: above the panels.
         test: the metrics of the test split, points at the best epoch.
+        measured: the split that was measured in every epoch.
     """
     with figure(12.5, 3.6) as made:
-        plot_curves(made, rows, best_epoch, test or {})
+        plot_curves(made, rows, best_epoch, test or {}, measured)
         made.suptitle(title, fontsize=10)
         atomic_write(path, lambda file: made.savefig(file, format="png", dpi=150))
 
 
 def plot_curves(
-    made: Any, rows: list[dict[str, Any]], best_epoch: int | None, test: dict[str, float]
+    made: Any,
+    rows: list[dict[str, Any]],
+    best_epoch: int | None,
+    test: dict[str, float],
+    measured: str = "val",
 ) -> None:
     """Put the three panels of `draw_curves` into a figure; without a best epoch nothing is marked."""
     from matplotlib.ticker import PercentFormatter
@@ -47,7 +53,7 @@ def plot_curves(
     names = dict.fromkeys(key for row in rows for key in row)
     for split in ("val", "train"):
         for attack in attacks_on(split, names):
-            label = f"{split} {_title(attack)}"
+            label = f"{measured if split == 'val' else split} {_title(attack)}"
             _line(accuracy, rows, metric(split, attack), label, _colour(attack), dashed=split == "train")
     for attack in attacks_on("test", test) if best_epoch is not None else ():
         value, look = (

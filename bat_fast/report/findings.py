@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bat_fast.runs.examined import Examined, right
-from bat_fast.runs.metrics import title
-
-_BINS = 10
 
 
 class ClassRow(NamedTuple):
@@ -82,22 +78,6 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     return (true - probabilities.scatter(1, labels[:, None], -1.0).amax(1, keepdim=True)).squeeze(1)
 
 
-def reliability(logits: Tensor, labels: Tensor) -> tuple[list[tuple[float, float, int]], float]:
-    """Bins of confidence (mean confidence, accuracy, images), and the expected calibration error (Guo et al.
-    2017) over 10 bins of equal width."""
-    confidence, seen = logits.softmax(1).max(1)
-    correct = (seen == labels).float()
-    place = (confidence * _BINS).long().clamp(max=_BINS - 1)
-    bins, error = [], 0.0
-    for number in range(_BINS):
-        here = place == number
-        if n := int(here.sum()):
-            mean, accuracy = float(confidence[here].mean()), float(correct[here].mean())
-            bins.append((mean, accuracy, n))
-            error += abs(mean - accuracy) * n / len(labels)
-    return bins, error
-
-
 def share(correct: Tensor) -> float:
     """Mean of a mask [N]."""
     return float(correct.double().mean())
@@ -106,55 +86,24 @@ def share(correct: Tensor) -> float:
 def checks(found: Examined, stored: float | None) -> list[Check]:
     """Signs of masked gradients or of a mistake, each with what to do about it.
 
-    Athalye et al. 2018 and Carlini et al. 2019 give the reasons; limits are in points of accuracy.
-
     Args:
         found: of the model.
         stored: the robust accuracy under the same attack in ``results.json``; None where there is none.
     """
-    radii = [(radius, share(mask)) for radius, mask in found.radii.items()]
-    steps = [(count, share(mask)) for count, mask in found.steps.items()]
-    robust, most = share(found.radii[found.eps]), steps[-1]
-    n, nan = len(found.labels), int((found.clean.isnan() | found.attacked.isnan()).any(1).sum())
-    rise = max((after[1] - before[1] for before, after in pairwise(radii)), default=0.0)
-    wide, (few, at_few) = share(found.radii[found.unbounded]), steps[0]
     made = [
         Check(
-            "Gradients are there",
-            found.no_gradient <= 0.01 * n,
-            f"zero or not finite for {found.no_gradient} of {n} images",
-            "look for rounding, hard thresholds or very large logits in the model",
-        ),
-        Check("No output is NaN", nan == 0, f"{nan} of {n} images", "look for overflow in the model"),
-        Check(
-            "More steps find little more",
-            robust - most[1] <= 0.01,
-            f"{title(f'pgd{most[0]}')} {most[1]:.1%}, {title(found.attack)} {robust:.1%}",
-            "the attack has not converged: judge with more steps or another step size",
-        ),
-        Check(
-            "Many steps beat few",
-            at_few - robust >= -0.005,
-            f"{title(f'pgd{few}')} {at_few:.1%}, {title(found.attack)} {robust:.1%}",
-            "gradients mislead the attack: catastrophic overfitting, or masking",
-        ),
-        Check(
-            "Accuracy falls with the radius",
-            rise <= 0.005,
-            f"largest rise {max(0.0, rise):.1%} from a radius to the next",
-            "gradients mislead the attack: judge with AutoAttack",
-        ),
-        Check(
-            "A large ball breaks everything",
-            wide <= 0.02,
-            f"{wide:.1%} at radius {found.unbounded:.3g}",
-            "every image can become grey there: the gradients are masked",
-        ),
+            finding.name.capitalize(),
+            not finding.raised,
+            f"{finding.meaning} {finding.value:.3g}, at most {finding.threshold:.3g}",
+            finding.fix,
+        )
+        for finding in found.findings
     ]
-    if stored is not None and n == found.total:
+    robust = share(found.radii[found.eps])
+    if stored is not None and len(found.labels) == found.total:
         made.append(
             Check(
-                "The stored result is reproduced",
+                "Another result than stored",
                 abs(stored - robust) <= 0.005,
                 f"results.json {stored:.2%}, now {robust:.2%}",
                 "model file, data or device are not those of the run",

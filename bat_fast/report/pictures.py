@@ -7,10 +7,12 @@ from typing import Any
 
 from bat_fast.report.curves import plot_curves
 from bat_fast.report.figure import BLUE, CYCLE, ORANGE, epochs, figure, svg_of, tidy
-from bat_fast.report.findings import margins, reliability, share
+from bat_fast.report.findings import margins, share
 from bat_fast.report.intervals import wilson
 from bat_fast.report.run import Run
+from bat_fast.runs.calibration import reliability
 from bat_fast.runs.examined import Examined
+from bat_fast.runs.examined import right as is_right
 
 _MARKERS = "os^Dv<>"
 _OF_EVERY_METHOD = ("train/loss", "train/lr", "train/robust_acc", "train/clean_acc")
@@ -19,12 +21,12 @@ _OF_EVERY_METHOD = ("train/loss", "train/lr", "train/robust_acc", "train/clean_a
 def curves(run: Run) -> str:
     """Loss, accuracies and learning rate by epoch."""
     with figure(11, 3.3, page=True) as made:
-        plot_curves(made, run.rows, run.best, run.metrics)
+        plot_curves(made, run.rows, run.best, run.metrics, run.measured)
         return svg_of(made, f"curves-{run.letter}")
 
 
 def overlay(runs: Sequence[Run]) -> str | None:
-    """Robust accuracy by epoch of all runs: on validation, and dashed under the training attack."""
+    """Robust accuracy by epoch of all runs: on what each measures, and dashed under the training attack."""
     shown = [(run, run.val_robust) for run in runs]
     if not any(name for _, name in shown):
         return None
@@ -34,7 +36,7 @@ def overlay(runs: Sequence[Run]) -> str | None:
             marker = "o" if len(run.rows) <= 20 else ""
             look = {"color": CYCLE[number % len(CYCLE)], "marker": marker, "markersize": 3}
             if name:
-                axes.plot(*_columns(run.series(name)), label=f"{run.letter} val", **look)
+                axes.plot(*_columns(run.series(name)), label=f"{run.letter} {run.measured}", **look)
             if points := run.series("train/robust_acc"):
                 axes.plot(*_columns(points), linestyle="--", linewidth=1, label=f"{run.letter} train", **look)
         _accuracy(axes, "epoch")
@@ -92,7 +94,7 @@ def confidence(found: Examined, letter: str) -> str:
             values = margins(logits, found.labels).nan_to_num(-1.0).tolist()
             left.hist(values, bins, color=colour, alpha=0.45, label=name)
             left.hist(values, bins, color=colour, histtype="step", linewidth=1.2)
-            rows, error = reliability(logits, found.labels)
+            rows, error = reliability(logits.softmax(1).amax(1), is_right(logits, found.labels))
             label, shown = f"{name} (ECE {error:.1%})", [row[:2] for row in rows]
             right.plot(*_columns(shown), color=colour, marker="o", markersize=4, label=label)
         left.axvline(0, color="#8a8f98", linewidth=0.9, linestyle=":")

@@ -63,6 +63,11 @@ class Run(NamedTuple):
         found = [one for one in attacks_on("val", known) if one not in ("clean", "fgsm")]
         return metric("val", found[-1]) if found else None
 
+    @property
+    def measured(self) -> str:
+        """The split that was measured in every epoch, whose metrics are called ``val/``."""
+        return "validation" if self.config["eval"]["choose"] == "val" else "test"
+
     def overfitting(self) -> float | None:
         """By how much robust validation accuracy fell from its best epoch to the last; None without any."""
         values = [value for _, value in self.series(self.val_robust)] if self.val_robust else []

@@ -143,7 +143,7 @@ def _told(run: Run) -> str:
     text = f"Run {run.letter}, {len(run.rows)} epochs"
     if run.val_robust and (points := run.series(run.val_robust)):
         epoch, best = max(points, key=lambda point: point[1])
-        text += f": robust validation accuracy from {points[0][1]:.0%} to {points[-1][1]:.0%}, "
+        text += f": robust {run.measured} accuracy from {points[0][1]:.0%} to {points[-1][1]:.0%}, "
         text += f"{best:.0%} in epoch {epoch}"
     if found := run.examined:
         values = ", ".join(f"{share(mask):.0%} at {at:.3g}" for at, mask in found.radii.items())

@@ -32,6 +32,10 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
         print(f"eps {row['written']:<8} " + ", ".join(shown))
     if "broken_by" in evaluation:
         print("broken by " + ", ".join(f"{name} {count}" for name, count in evaluation["broken_by"].items()))
+    print("calibration error " + _listed(evaluation["calibration"]))
+    for name in ("typical", "atypical") if "memorised" in evaluation else ():
+        part = evaluation["memorised"][name]
+        print(f"{name}, {part['n_examples']} images: " + (_listed(part.get("metrics", {})) or "-"))
     if "per_class" in evaluation:
         _print_classes(evaluation["per_class"])
     if "checks" in evaluation:
@@ -39,6 +43,10 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
         print(f"{len(evaluation['checks'])} checks for masked gradients, {raised or 'none'} raised")
     for note in evaluation.get("notes", ()):
         print(f"WARNING  {note}")
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{_title_of(name)} {value:.2%}" for name, value in values.items())
 
 
 def _title_of(name: str) -> str:

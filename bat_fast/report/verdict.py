@@ -51,7 +51,7 @@ def verdict(
         fall = run.overfitting()
         if fall is not None and fall > 0.03:
             points = f"{100 * fall:.1f} points from its best epoch to the last"
-            lines.append(f"{run.letter} overfits robustly: validation fell by {points}.")
+            lines.append(f"{run.letter} overfits robustly: {run.measured} accuracy fell by {points}.")
     return lines
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from bat_fast._logits import missed
+from bat_fast.runs.finding import Finding
 
 
 class Example(NamedTuple):
@@ -45,8 +46,8 @@ class Examined(NamedTuple):
     reach its edge."""
     unbounded: float
     """A radius at which any image can become any other; one of ``radii``."""
-    no_gradient: int
-    """Images at which the gradient of the loss is zero or not finite."""
+    findings: tuple[Finding, ...]
+    """Of the checks for masked gradients."""
     examples: dict[str, dict[int, Example]]
     """``fragile``: broken in the smallest balls; ``sturdy``: in the largest or in none; ``wrong`` without an
     attack. The image by its place among the N."""

@@ -56,5 +56,7 @@ def finish(
     metadata = metadata_of(config, parts.architecture, feed.splits.train.class_names)
     save_model(folder.model, parts.evaluated, metadata)
     folder.write_results(results)
-    draw_curves(rows, best["epoch"], folder.curves, title=run_title(plain(config), folder.path), test=test)
+    said: dict[str, Any] = {"title": run_title(plain(config), folder.path), "test": test}
+    said["measured"] = "val" if config.eval.choose == "val" else "test"
+    draw_curves(rows, best["epoch"], folder.curves, **said)
     return feed.world.broadcast(results)

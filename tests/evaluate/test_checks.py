@@ -19,8 +19,9 @@ from torch import nn
 from bat_fast import data
 from bat_fast.attacks import PGD
 from bat_fast.cli import main
-from bat_fast.evaluate.checks import Finding, check_model
+from bat_fast.evaluate.checks import check_model
 from bat_fast.evaluate.judge import evaluate_model
+from bat_fast.runs.finding import Finding
 
 EPS = 0.1
 

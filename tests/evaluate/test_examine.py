@@ -25,7 +25,10 @@ def test_it_is_the_test_of_the_run_again(path, found):
     assert float(found.radii[0.0].double().mean()) == pytest.approx(metrics["test/clean_acc"])
     assert float(found.radii[found.eps].double().mean()) == pytest.approx(metrics["test/pgd3_acc"])
     assert torch.equal(found.steps[3], found.radii[found.eps])
-    assert (found.eps, found.norm, found.attack, found.no_gradient) == (0.1, "linf", "pgd3", 0)
+    assert (found.eps, found.norm, found.attack) == (0.1, "linf", "pgd3")
+    names = [finding.name for finding in found.findings]
+    assert len(names) == len(set(names)) == 12
+    assert {"zero gradients", "not converged", "larger ball helps"} <= set(names)
 
 
 def test_larger_balls_break_more(found):

@@ -2,14 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
+from bat_fast.attacks import PGD
+from bat_fast.batch import Batch
 from bat_fast.cli import main
 from bat_fast.evaluate.attacks import make_attack
 from bat_fast.evaluate.judge import evaluate_model
 from bat_fast.runs.metrics import title
 from bat_fast.runs.proportion import wilson
+from bat_fast.runs.sealed_tensors import check_tensors
 from bat_fast.train import Trainer
 
 
@@ -147,3 +152,91 @@ def test_the_command(tmp_path, small, capsys):
     assert set(stored["intervals"]) == set(stored["metrics"])
     assert main(["eval", str(out), "--out", str(tmp_path / "nowhere" / "a.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_calibration_by_hand():
+    """All answers with a confidence of 0.8; two of three are right, and one under the attack."""
+
+    def model(x):
+        score = 0.5 * torch.tensor(0.8 / 0.2).log() * torch.where(x.flatten(1) > 0.5, 1.0, -1.0)
+        return torch.cat([-score, score], 1)
+
+    found = evaluate_model(model, [(pixels(0.9, 0.1, 0.9), torch.tensor([1, 0, 0]))], ["clean"], eps=0.1)
+    assert found["calibration"] == {"test/clean_acc": pytest.approx(0.8 - 2 / 3)}
+    under = evaluate_model(Threshold(), [(X, Y)], ["pgd9"], eps=0.1)["calibration"]
+    assert set(under) == {"test/clean_acc", "test/pgd9_acc"}
+
+
+def test_typical_and_atypical_images(tmp_path):
+    file, index = tmp_path / "scores.npz", torch.arange(6)
+    scores = {"tr_labels": Y.numpy(), "tr_mem": np.array([0.0, 0.9, 0.1, 0.2, 0.15, 0.0])}
+    influence = {
+        "infl_matrix_class0": np.array([[0.0, 0.3, 0.1], [0.2, 0.0, 0.0]]),
+        "tt_classidx_0": [2, 3, 4],
+    }
+    influence |= {"infl_matrix_class1": np.array([[0.1, 0.0, 0.5]]), "tt_classidx_1": [0, 1, 5]}
+    np.savez(file, tt_labels=Y.numpy(), **scores, **influence)
+
+    def parted(split, **more):
+        data = [Batch(X, Y, index)]
+        return evaluate_model(Threshold(), data, ["fgsm"], eps=0.1, split=split, mem_scores=file, **more)[
+            "memorised"
+        ]
+
+    found = parted("train")
+    assert found["threshold"] == 0.15
+    assert (found["typical"]["n_examples"], found["atypical"]["n_examples"]) == (4, 2)
+    assert found["typical"]["metrics"] == {"train/clean_acc": 0.75, "train/fgsm_acc": 0.75}
+    assert found["atypical"]["metrics"] == {"train/clean_acc": 1.0, "train/fgsm_acc": 0.0}
+    assert found["atypical"]["intervals"]["train/clean_acc"] == list(wilson(1.0, 2))
+    assert parted("test", mem_threshold=0.25)["atypical"]["n_examples"] == 2  # images 3 and 5
+    assert parted("train", mem_threshold=1)["atypical"] == {"n_examples": 0}
+    index = index + 1
+    with pytest.raises(ValueError, match="about other images: its tr_labels are not theirs"):
+        parted("train")
+    np.savez(file, tr_labels=Y.numpy())
+    with pytest.raises(ValueError, match="has no tr_mem for each of 6 images"):
+        parted("train")
+    with pytest.raises(ValueError, match="has no tt_labels"):
+        parted("test")
+    file.write_text("x")
+    with pytest.raises(ValueError, match="no npz file"):
+        parted("train")
+
+
+@pytest.mark.parametrize(("attack", "norm"), [("pgd9", "linf"), ("pgd9", "l2"), ("aa-quick", "linf")])
+def test_adversarial_images_are_in_the_ball_and_prove_the_accuracy(attack, norm, tmp_path):
+    file = tmp_path / "adv.safetensors"
+    found = evaluate_model(Threshold(), [(X, Y)], [attack], eps=0.1, norm=norm, save_adversarial=file)
+    check_tensors(file)
+    with safe_open(file, "pt") as opened:
+        said, stored = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    adv = stored["adv"]
+    assert adv.shape == X.shape
+    assert adv.min() >= 0
+    assert adv.max() <= 1
+    assert (adv - X).abs().max() <= 0.1 + 1e-6  # one pixel: both norms are that
+    right = Threshold()(adv).argmax(1) == stored["label"]
+    name = "aa_quick" if attack == "aa-quick" else attack
+    assert right.double().mean().item() == found["metrics"][f"test/{name}_acc"] == 0.5
+    words = said["broken_by"].split(",")
+    by = [words[number] for number in stored["broken_by"].tolist()]
+    assert [not word for word in by] == right.tolist()
+    assert by[4] == "clean"
+    assert by[1] == by[3] == ("apgd-ce" if attack == "aa-quick" else attack)
+    assert stored["index"].tolist() == list(range(6))
+    assert (said["eps"], said["norm"], said["attack"]) == ("0.1", norm, name)
+    with pytest.raises(ValueError, match="save_adversarial: it has the images of one attack at one radius"):
+        evaluate_model(Threshold(), [(X, Y)], ["pgd2"], eps=[0.1, 0.2], save_adversarial=file)
+
+
+def test_an_attack_that_leaves_its_ball_is_not_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(PGD, "run", lambda _, adv, problem: adv.copy_((problem.clean + 0.2).clamp(0, 1)))
+    with pytest.raises(RuntimeError, match="left its ball, by"):
+        evaluate_model(Threshold(), [(X, Y)], ["pgd2"], eps=0.1, save_adversarial=tmp_path / "a.safetensors")
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_few_classes_are_said():
+    found = evaluate_model(Threshold(), [(X, Y)], ["aa-quick"], eps=0.1)
+    assert "dlr is not defined for 2 classes: apgd-t climbed the margin in its place" in found["notes"]

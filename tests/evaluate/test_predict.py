@@ -60,6 +60,15 @@ def test_they_are_those_of_evaluation(folder):
         assert entry["classes"][0]["probability"] == pytest.approx(float(row.max()), abs=1e-3)  # DALI rounds
 
 
+def test_a_file_is_opened_once(folder, monkeypatch):
+    root, out = folder
+    opened, how = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *rest: opened.append(str(file)) or how(file, *rest))
+    files = [str(root / "dark" / "0.png"), str(root / "light" / "1.png")]
+    assert len(list(predict(out, files, device="cpu"))) == 2
+    assert opened == files
+
+
 def test_the_verb_prints_a_line_for_each(folder, capsys):
     root, out = folder
     files = [str(root / "dark" / "0.png"), str(root / "light" / "1.png")]

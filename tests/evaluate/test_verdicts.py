@@ -11,7 +11,7 @@ from bat_fast.cli import main
 from bat_fast.evaluate import judge as module
 from bat_fast.evaluate import load_run
 from bat_fast.evaluate.autoattack import evaluate_autoattack
-from bat_fast.evaluate.judge import first, joined
+from bat_fast.evaluate.groups import first, joined
 from bat_fast.evaluate.saved import evaluate_saved, split_loader
 from bat_fast.evaluate.verdicts import COLUMNS, notes_of
 from bat_fast.train import Trainer
@@ -112,9 +112,11 @@ def test_batches_are_cut_and_joined():
 
 
 def test_what_makes_a_result_doubtful():
-    notes = notes_of({"clean": 5, "apgd-ce": 10, "apgd-t": 30, "fab-t": 0, "square": 1}, 100)
+    notes = notes_of({"clean": 5, "apgd-ce": 10, "apgd-t": 30, "fab-t": 0, "square": 1}, 100, 10)
     assert ["apgd-t" in notes[0], "square" in notes[1], len(notes)] == [True, True, 2]
-    assert notes_of({"clean": 5, "apgd-ce": 10, "apgd-t": 3, "fab-t": 0, "square": 0}, 100) == []
+    assert notes_of({"clean": 5, "apgd-ce": 10, "apgd-t": 3, "fab-t": 0, "square": 0}, 100, 4) == []
+    assert "apgd-t climbed the margin" in notes_of({"clean": 5, "apgd-t": 3}, 100, 3)[0]
+    assert notes_of({"clean": 5, "apgd-ce": 3}, 100, 3) == []
 
 
 def test_other_attacks_by_name(run):

@@ -3,6 +3,7 @@
 import torch
 
 from bat_fast.runs.examined import Examined, Example
+from bat_fast.runs.finding import Finding
 
 
 def examined(classes=10, n=60, names=None, *, seed=0, robust=0.5, outputs=None):
@@ -38,7 +39,7 @@ def examined(classes=10, n=60, names=None, *, seed=0, robust=0.5, outputs=None):
         radii=masks,
         steps={1: masks[0.05], 20: masks[0.1], 50: masks[0.1]},
         unbounded=0.5,
-        no_gradient=0,
+        findings=(Finding("zero gradients", 0.0, 0.1, "share of images without one", "look for rounding"),),
         examples={
             kind: {place: shown[place]}
             for kind, place in (("fragile", n // 2), ("sturdy", 0), ("wrong", n - 1))

@@ -2,7 +2,10 @@ import pytest
 import torch
 from models import examined
 
-from bat_fast.report.findings import by_class, checks, confusion, margins, most_confused, reliability
+from bat_fast.report.findings import by_class, checks, confusion, margins, most_confused
+from bat_fast.runs.calibration import reliability
+from bat_fast.runs.examined import right
+from bat_fast.runs.finding import Finding
 
 
 def test_confusion_counts_every_image():
@@ -40,7 +43,7 @@ def test_margin_is_the_distance_to_the_likeliest_other():
 def test_calibration_error():
     logits = torch.tensor([[0.85, 0.15]] * 10).log()
     labels = torch.tensor([0] * 6 + [1] * 4)
-    bins, error = reliability(logits, labels)
+    bins, error = reliability(logits.softmax(1).amax(1), right(logits, labels))
     assert bins == [pytest.approx((0.85, 0.6, 10))]
     assert error == pytest.approx(0.25)
 
@@ -49,17 +52,16 @@ def failed(found, stored=None):
     return {check.name for check in checks(found, stored) if not check.ok}
 
 
-def test_checks_find_what_is_wrong_and_nothing_else():
+def test_checks_say_what_was_found_and_whether_the_run_found_it_too():
     found = examined()
-    whole, none = torch.ones(60, dtype=torch.bool), torch.zeros(60, dtype=torch.bool)
     assert failed(found, 0.5) == set()
-    assert failed(found, 0.6) == {"The stored result is reproduced"}
+    assert failed(found, 0.6) == {"Another result than stored"}
     assert failed(found._replace(total=100), 0.6) == set()  # other images
-    assert failed(found._replace(no_gradient=1)) == {"Gradients are there"}
-    assert failed(found._replace(steps=found.steps | {50: none})) == {"More steps find little more"}
-    assert failed(found._replace(steps=found.steps | {1: none})) == {"Many steps beat few"}
-    assert failed(found._replace(radii=found.radii | {0.05: whole})) == {"Accuracy falls with the radius"}
-    masked = found._replace(radii=found.radii | {0.2: found.radii[0.1], 0.5: found.radii[0.1]})
-    assert failed(masked) == {"A large ball breaks everything"}
-    found.attacked[0, 0] = torch.nan
-    assert failed(found) == {"No output is NaN"}
+    masked = Finding("zero gradients", 0.7, 0.1, "share of images without one", "look for rounding")
+    (check,) = checks(found._replace(findings=(masked,)), None)
+    assert check == (
+        "Zero gradients",
+        False,
+        "share of images without one 0.7, at most 0.1",
+        "look for rounding",
+    )

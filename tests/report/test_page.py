@@ -227,3 +227,17 @@ def test_in_a_browser(width, run, hostile, tmp_path):
     title = re.search("<title>(.*?)</title>", done.stdout)
     assert title, done.stdout[:500]
     assert title[1] == f"true,{text.count('<svg')},true,descending,0"
+
+
+def test_what_every_epoch_measured_has_its_name(tmp_path):
+    """Where epochs are chosen on the test split there is no validation."""
+    for choose, word, other in (
+        ("val", "validation", "robust test accuracy"),
+        ("test", "test", "validation"),
+    ):
+        run = read_run(write_run(tmp_path / choose, eval={"choose": choose}), "A")
+        run.rows[0]["val/pgd10_acc"] = 0.9
+        text = render([run])
+        assert f"robust {word} accuracy from 90% to 50%" in text
+        assert f"overfits robustly: {word} accuracy fell by 40.0 points" in text
+        assert other not in text

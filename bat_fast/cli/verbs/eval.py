@@ -36,19 +36,29 @@ def run(words: list[str]) -> None:
     if file is not None and not file.parent.is_dir():
         raise ValueError(f"--out: there is no folder {file.parent}")
     from bat_fast._atomic import atomic_text
+    from bat_fast.evaluate.kept import State, place_for
     from bat_fast.evaluate.saved import evaluate_saved
     from bat_fast.evaluate.subject import Foreign
+    from bat_fast.evaluate.world import World
     from bat_fast.report.table import print_evaluation
 
+    world = World.here()
     if automatic:
-        options = {"batch_size": 250, "tell": _tell if sys.stderr.isatty() else None} | options
-    evaluation = evaluate_saved(path, **options, foreign=Foreign(**foreign))
-    if file is not None:
-        atomic_text(file, json.dumps({"model": path} | evaluation, indent=2) + "\n")
-    if as_json:
-        print(json.dumps(evaluation, indent=2))
-    else:
-        print_evaluation(evaluation, path)
+        tell = _tell if sys.stderr.isatty() and world.rank == 0 else None
+        options = {"batch_size": 250, "tell": tell} | options
+    state, finished = State(options.pop("state", None) or place_for(path)), False
+    try:
+        evaluation = evaluate_saved(path, **options, foreign=Foreign(**foreign), state=state, world=world)
+        if world.rank == 0 and file is not None:
+            atomic_text(file, json.dumps({"model": path} | evaluation, indent=2) + "\n")
+        if world.rank == 0 and as_json:
+            print(json.dumps(evaluation, indent=2), flush=True)
+        elif world.rank == 0:
+            print_evaluation(evaluation, path)
+        world.gathered(None)  # the others keep what they have until it is said
+        finished = True
+    finally:
+        state.end(finished=finished)
 
 
 def _parser() -> Parser:
@@ -76,6 +86,17 @@ def _parser() -> Parser:
         "--checks", choices=("none", "cheap", "full"), default="cheap",
         help="look for signs that the model hides its gradient (default: cheap)",
     )  # fmt: skip
+    add(
+        "--mem_scores", metavar="FILE.npz", help="memorisation scores: also typical and atypical images apart"
+    )
+    add("--mem_threshold", type=float, help="score above which an image is atypical (default: 0.15)")
+    add("--save_adversarial", metavar="FILE.safetensors", help="write every image under the attack")
+    add(
+        "--state",
+        metavar="FOLDER",
+        type=Path,
+        help="where an evaluation goes on that was killed (default: eval/ in the run)",
+    )
     add("--out", metavar="FILE.json", type=Path, help="write the results as JSON")
     add("--model", help="what the weights belong to: preactresnet18, timm:resnet18, FILE.py:CLASS, ...")
     add("--activation", help="of that model (default: relu)")
