@@ -13,7 +13,7 @@ def run(words: list[str]) -> None:
     """Train the models that are left, and print accuracies on typical and atypical test images."""
     parser = Parser(
         "study ablation",
-        "Leave samples out that a study of memorisation found atypical, or a recorded run harmful (a high q), "
+        "Leave samples out that a study of memorisation found atypical, or a recorded run harmful (high q), "
         "and as many others, and see what becomes of typical and atypical test images.",
     )
     add = parser.add_argument
