@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -86,16 +87,6 @@ def test_effects_are_means_over_seeds(folders):
     assert other.against is None
 
 
-@pytest.mark.slow
-def test_an_ablation_trains_what_is_missing(folders):
-    study, config, _ = folders
-    (study.path / "ablation" / "all-robust-0.npz").unlink()
-    told = []
-    ablate(study, config, read_groups(study, "robust"), None, [0], "cpu", lambda *count: told.append(count))
-    assert told[-1] == (5, 5)
-    assert (study.path / "ablation" / "all-robust-0.npz").exists()
-
-
 class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
@@ -142,3 +133,19 @@ def test_bad_words_are_one_line(folders, tmp_path, capsys):
         error = capsys.readouterr().err
         assert text in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_an_ablation_trains_what_is_missing(folders, tmp_path):
+    config = folders[1]
+    study = StudyFolder(shutil.copytree(folders[0].path, tmp_path / "study"))
+    shutil.rmtree(study.path / "ablation")
+    told = []
+    ablate(study, config, read_groups(study, "robust"), None, [0], "cpu", lambda *count: told.append(count))
+    assert told[-1] == (5, 5)
+    files = sorted(file.stem for file in (study.path / "ablation").iterdir())
+    assert files == ["all-robust-0", "atypical-robust-0", "typical-robust-0"]  # no q: nobody is harmful
+    groups = read_groups(study, "robust")
+    others = groups._replace(train=np.roll(groups.train, 1))
+    with pytest.raises(ValueError, match="more models"):
+        ablate(study, config, others, None, [0], "cpu")
