@@ -29,6 +29,8 @@ def histogram(values: Mapping[str, Array]) -> str:
             )
         axes.axvline(ATYPICAL, color=GREY, linewidth=0.9, linestyle=":")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # not as a formula
+        axes.minorticks_off()
         axes.set_xlabel("memorisation")
         axes.set_ylabel("training samples")
         tidy(axes)
