@@ -28,7 +28,12 @@ def write_page(runs: Sequence[Run], path: Path, command: str = "bat-fast report"
         path: of the HTML file.
         command: that made it, for the reader who wants it again.
     """
-    content = render(runs, command).encode("utf-8", "replace")  # names of files need not be Unicode
+    return save(render(runs, command), path)
+
+
+def save(text: str, path: Path) -> int:
+    """Write a page to ``path``, and return its size in bytes."""
+    content = text.encode("utf-8", "replace")  # names of files need not be Unicode
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write(content))
     return len(content)
@@ -36,9 +41,6 @@ def write_page(runs: Sequence[Run], path: Path, command: str = "bat-fast report"
 
 def render(runs: Sequence[Run], command: str = "bat-fast report") -> str:
     """The report as text. Everything that comes from a run folder is escaped; no script but its own runs."""
-    from jinja2 import Environment, StrictUndefined
-
-    script = _part("page.js")
     judged = {run.letter: _checks(run) for run in runs}
     differ = differing([settings_of(run.config) for run in runs])
     groups = group_runs([run.path for run in runs if run.results is not None])
@@ -49,8 +51,8 @@ def render(runs: Sequence[Run], command: str = "bat-fast report") -> str:
         for number, run in enumerate(runs)
     ]
     names = ", ".join(one["name"] for one in shown)
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(_part("page.html")).render(
+    return fill(
+        "page.html",
         heading=f"Robustness of {names}",
         verdict=verdict(runs, groups, judged, differ),
         runs=shown,
@@ -60,11 +62,22 @@ def render(runs: Sequence[Run], command: str = "bat-fast report") -> str:
         differ=differ,
         pictures=shared(runs),
         island=_island(runs, judged),
-        version=__version__,
         command=command,
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of ``report/page/`` with ``values``, which are escaped, and style, script and version."""
+    from jinja2 import Environment, StrictUndefined
+
+    script = _part("page.js")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(_part(template)).render(
+        version=__version__,
         script=_trusted(script),
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         style=_trusted(_part("style.css")),
+        **values,
     )
 
 

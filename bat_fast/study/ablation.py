@@ -75,7 +75,7 @@ def ablate(
     """Train what is not there yet: ``ablation/CONDITION-SEED.npz`` in the folder of the study.
 
     Raises:
-        ValueError: fewer than 4 samples are atypical.
+        ValueError: fewer than 4 samples are atypical, or others than when the ablation began.
     """
     if groups.train.sum() < 4:
         raise ValueError(
@@ -87,12 +87,19 @@ def ablate(
     jobs = [(condition, seed) for seed in seeds for condition in CONDITIONS]
     for number, (condition, seed) in enumerate(jobs):
         file = folder / f"{condition}-{groups.kind}-{seed}.npz"
+        if file.exists() and (read_arrays(file)["atypical"] != np.packbits(groups.train)).any():
+            raise ValueError(
+                f"{folder} was made when other samples were atypical (the study has got more models): "
+                "delete it"
+            )
         if not file.exists() and (q is not None or condition not in COMPARED[1]):
             keep = np.ones(len(splits.train), bool)
             keep[left_out(groups, q, condition, seed)] = False
             some = splits._replace(train=splits.train.part(torch.from_numpy(np.flatnonzero(keep))))
             found = answers(replace(config, seed=seed), some, attack, device, whole=splits.train)
-            write_arrays(file, {"left_out": np.packbits(~keep), **found})
+            write_arrays(
+                file, {"left_out": np.packbits(~keep), "atypical": np.packbits(groups.train), **found}
+            )
         if tell is not None:
             tell(number + 1, len(jobs))
 

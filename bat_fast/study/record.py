@@ -25,18 +25,23 @@ if TYPE_CHECKING:
     from bat_fast.train import Trainer
 
 FOLDER = "samples"
+_MOST = 1 << 22  # logits held back at a time: 16 MB of float32
 
 
 class SampleRecord(Observer):
     """Keeps margin, loss and q of each training sample as the trainer meets it, once in each epoch.
 
     These are of the logits that the method fits to the labels (attacked images, but for `trades` and the
-    like), in train mode, before the update. A step costs a handful of operations on [N, K]; the host is not
-    waited for. A sample that an epoch has not met, or whose epoch was interrupted, is NaN.
+    like), in train mode, before the update. A step keeps the logits alone, which are looked at once for many;
+    the host is not waited for. A sample that an epoch has not met, or whose epoch was interrupted, is NaN.
 
     Raises:
         TypeError: the method does not say which logits it fits.
     """
+
+    def __init__(self) -> None:
+        self._held: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._numbers = 0
 
     def begin(self, trainer: Trainer) -> None:
         """Make room for the samples; what later epochs of an abandoned try have left is deleted."""
@@ -48,19 +53,30 @@ class SampleRecord(Observer):
         )
         self._table = torch.full((trainer.feed.ids, 3), torch.nan, device=trainer.device)
 
-    @torch.no_grad()
     def step(self, batch: Batch, terms: Terms, epoch: int) -> None:  # noqa: ARG002
         """Note what the batch did."""
         if terms.logits is None:
             raise TypeError("record_samples: the method does not say which logits it fits; leave it out")
-        logits, y = terms.logits.float(), batch.y[:, None]
+        self._held.append((terms.logits, batch.y, batch.index))
+        self._numbers += terms.logits.numel()
+        if self._numbers > _MOST:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take the logits held back into the table: one pass for many batches, not one for each."""
+        if not self._held:
+            return
+        logits, y, index = (torch.cat(column) for column in zip(*self._held, strict=True))
+        self._held, self._numbers = [], 0
+        logits, y = logits.float(), y[:, None]
         label = logits.gather(1, y)
         other = logits.scatter(1, y, -torch.inf).amax(1, keepdim=True)
         whole = logits.logsumexp(1, keepdim=True)
-        self._table[batch.index] = torch.cat([label - other, whole - label, other - whole], 1)
+        self._table[index] = torch.cat([label - other, whole - label, other - whole], 1)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Write the epoch."""
+        self._settle()
         rows = self._table.cpu()[self._ids]
         margin, loss, q = rows[:, 0], rows[:, 1], rows[:, 2].exp()
         arrays = {name: _half(value) for name, value in (("margin", margin), ("loss", loss), ("q", q))}

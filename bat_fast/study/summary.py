@@ -60,13 +60,14 @@ def effect_lines(effects: Sequence[Effect], groups: Groups) -> list[str]:
         f"{'without':<10}{'test images':<13}{'':<8}{'accuracy':<18}than without as many others",
     ]
     for one in effects:
-        against = "" if one.against is None else _points(one.against, signed=True)
+        against = "" if one.against is None else points(one.against, signed=True)
         lines.append(
-            f"{one.condition:<10}{one.group:<13}{one.kind:<8}{_points(one.mean):<18}{against}".rstrip()
+            f"{one.condition:<10}{one.group:<13}{one.kind:<8}{points(one.mean):<18}{against}".rstrip()
         )
     return lines
 
 
-def _points(mean: Mean, *, signed: bool = False) -> str:
+def points(mean: Mean, *, signed: bool = False) -> str:
+    """A share in percent, with the half width of its interval."""
     width = "" if mean.half_width is None else f" +- {100 * mean.half_width:.1f}"
     return f"{100 * mean.value:{'+' if signed else ''}.1f}{width}"
