@@ -141,7 +141,7 @@ def images_of(source: data.Source) -> Tensor:
 
 def spoilt(which: str, seed: int) -> tuple[data.Splits, Tensor, Tensor]:
     """A data set with harmful and rare training samples, and the rows of both kinds."""
-    noise = {"kind": "nearest", "rate": HARMFUL, "seed": seed}
+    noise: dict[str, Any] = {"kind": "nearest", "rate": HARMFUL, "seed": seed}
     if which == "digits":
         splits = data.load("digits", seed=seed, label_noise=noise)
     else:
