@@ -145,7 +145,8 @@ def report_labels(device: torch.device) -> None:
 def _gradient_of(loss: LossFunction, logits: Tensor, target: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:
     """What `bat_fast.ops.attack_grad` gives, for a loss that somebody wrote in torch."""
     with torch.enable_grad():
-        leaf = logits.detach().float().requires_grad_()
+        wide = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+        leaf = wide.requires_grad_()
         value = loss(leaf, target)
         if not isinstance(value, Tensor) or not value.requires_grad:
             raise TypeError("loss must return a tensor that autograd can follow back to the logits")

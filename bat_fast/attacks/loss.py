@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Logits [N, K] float32 and classes [N] -> losses [N], or their sum or mean, written in torch."""
+"""Logits [N, K] float32 (float64 of a model of float64) and classes [N] -> losses [N], or their sum or
+mean, in torch."""
 
 
 @dataclass(frozen=True)
