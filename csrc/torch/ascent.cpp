@@ -1,0 +1,31 @@
+// Torch face of ascent.h, for the CPU alone. Tensors have been checked in bat_fast/ops/ascent.py, the plan is here.
+#include "kernels/ascent.h"
+
+#include "attack.h"
+#include "small.h"
+
+namespace bat_fast {
+namespace {
+
+void network_ascent_(Tensor adv, const Tensor& clean, const Tensor& y_, const std::optional<Tensor>& targets_,
+                     const Tensor& plan_, const Tensor& weights_, int64_t classes, const std::string& loss,
+                     const std::string& norm, const Tensor& checks_, int64_t steps, double eps, double lo, double hi) {
+  const Tensor plan = packed(plan_), weights = packed(weights_), y = packed(y_), checks = packed(checks_);
+  const auto targets = packed(targets_);
+  on_cpu(adv, [&](auto type) {
+    using T = decltype(type);
+    const Network<T> net = network<T>(plan, weights, adv, classes);
+    const Ascent<T> how = {pointer<int64_t>(y),      pointer_or_null<int64_t>(targets),
+                           row_loss_of(loss),        norm == "l2",
+                           static_cast<T>(eps),      static_cast<T>(lo),
+                           static_cast<T>(hi),       steps,
+                           pointer<int64_t>(checks), checks.numel()};
+    over_chunks(adv, [&](int64_t begin, int64_t end) {
+      network_ascent_cpu<T>(net, images<T>(adv), images<const T>(clean), how, begin, end);
+    });
+  });
+}
+BAT_REGISTER_CPU(network_ascent_, network_ascent_)
+
+}  // namespace
+}  // namespace bat_fast

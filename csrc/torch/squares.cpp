@@ -1,0 +1,26 @@
+// Torch face of squares.h, for the CPU alone. Tensors have been checked in bat_fast/ops/squares.py, the plan is here.
+#include "kernels/squares.h"
+
+#include "rows.h"
+#include "small.h"
+
+namespace bat_fast {
+namespace {
+
+void network_squares_(Tensor adv, const Tensor& clean, const Tensor& y_, const Tensor& numbers_, const Tensor& plan_,
+                      const Tensor& weights_, int64_t classes, int64_t side, double eps, double lo, double hi) {
+  const Tensor plan = packed(plan_), weights = packed(weights_), y = packed(y_), numbers = packed(numbers_);
+  on_cpu(adv, [&](auto type) {
+    using T = decltype(type);
+    const Network<T> net = network<T>(plan, weights, adv, classes);
+    const Squares<T> how = {pointer<int64_t>(y), pointer<float>(numbers), numbers.size(1),   side,
+                            static_cast<T>(eps), static_cast<T>(lo),      static_cast<T>(hi)};
+    over_chunks(adv, [&](int64_t begin, int64_t end) {
+      network_squares_cpu<T>(net, images<T>(adv), images<const T>(clean), how, begin, end);
+    });
+  });
+}
+BAT_REGISTER_CPU(network_squares_, network_squares_)
+
+}  // namespace
+}  // namespace bat_fast
