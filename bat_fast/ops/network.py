@@ -16,7 +16,7 @@ from bat_fast.ops._small import check_small
 
 KINDS = ("window", "affine", "max_pool", "mean", "sum")
 ACTIVATIONS = (None, "relu", "silu")
-LANES = 16  # images that the kernel takes at a time
+LANES = 32  # images that the kernel takes at a time
 
 
 class Map(NamedTuple):

@@ -1,4 +1,4 @@
-// The steps of AutoPGD for sixteen images at a time, each with a step size of its own.
+// The steps of AutoPGD for 32 images at a time, each with a step size of its own.
 #pragma once
 
 #include <limits>

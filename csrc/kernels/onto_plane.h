@@ -1,4 +1,4 @@
-// Projections onto planes, and what else a walk along a boundary computes, for sixteen images at a time.
+// Projections onto planes, and what else a walk along a boundary computes, for 32 images at a time.
 #pragma once
 
 #include "kernels/moves.h"

@@ -1,4 +1,4 @@
-// What searches for misclassified images share, sixteen side by side: an image that is done leaves its lane to the next
+// What searches for misclassified images share, 32 side by side: an image that is done leaves its lane to the next
 // one that waits, so no image depends on another, and all lanes are full until the last images.
 #pragma once
 

@@ -13,7 +13,7 @@ inline int64_t integer(int64_t low, int64_t high) {
 // A convolution, max pooling with windows of 2x1, and a linear layer, in arrays of exact size for the sanitizers.
 template <typename T>
 struct Case {
-  int64_t rows = integer(1, 35), classes = integer(1, 12);
+  int64_t rows = integer(1, 70), classes = integer(1, 12);
   Map images{integer(1, 7), integer(1, 7), integer(1, 4)}, maps{}, pooled{};
   Window window{}, pool{};
   Array<PlanLayer> layers{3};

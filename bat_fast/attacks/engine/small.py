@@ -1,4 +1,4 @@
-"""Small networks on a CPU: one native call runs all steps of an attack, sixteen images at a time."""
+"""Small networks on a CPU: one native call runs all steps of an attack, 32 images at a time."""
 
 from __future__ import annotations
 
