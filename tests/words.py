@@ -3,7 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOR_CPUS = {"network"}  # without a CUDA kernel, and why is said in its header
+FOR_CPUS = {"ascent", "network", "squares", "walk"}  # without a CUDA kernel, and why is said in their headers
 PLACES = [
     "csrc/kernels/{}.h",
     "csrc/torch/{}.cpp",

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bat_fast._checks import choice
-from bat_fast._logits import missed
 from bat_fast.attacks.draws import Draws
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Goal
 from bat_fast.attacks.official import OfficialGoal
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.search import Search, bounds, length, unit
-from bat_fast.attacks.step import per_image
-
-_RISING = 0.75  # the share of steps that must raise the loss between two checks
-_INERTIA = 0.75  # of a step along the gradient; the rest is the step before
+from bat_fast.attacks.search import Search
+from bat_fast.ops.ascent import ascend, network_ascent_
 
 
 @dataclass(frozen=True)
@@ -47,74 +43,32 @@ class Ascent:
 
         Reads nothing on the host of a GPU.
         """
+        how: dict[str, Any] = {
+            "norm": self.norm, "eps": self.eps, "steps": self.steps, "lo": self.lo, "hi": self.hi
+        }  # fmt: skip
+        small = network.small
+        if small is not None and self.eot == 1 and not self.official:
+            loss = _defined(self.loss, targets is not None, small["classes"])
+            network_ascent_(adv, clean, y, targets=targets, loss=loss, **how, **small)
+            return
         goal = (OfficialGoal if self.official else Goal).of(
             self.loss, 0.0, network, clean, y=y, targets=targets, reference=None, soft=None
         )
-        limits = bounds(clean, self.eps, self.lo, self.hi)
-        x = old = best = found = adv.clone()
-        logits, loss, grad = self._look(network, goal, x)
-        broken, best_grad, best_loss, checked = missed(logits, y), grad, loss, loss
-        step = torch.full_like(loss, 2.0 * self.eps)
-        halved = torch.ones_like(broken)
-        last = rises = torch.zeros_like(loss)  # so the first loss is compared with 0, as in the official code
-        checks = set(checkpoints(self.steps))
-        since = 0
-        for number in range(1, self.steps + 1):
-            drift, old = x - old, x
-            share = 1.0 if number == 1 else _INERTIA
-            x = self._move(x, grad, drift, per_image(step, x), share, clean, limits)
-            logits, loss, grad = self._look(network, goal, x, last=number == self.steps)
-            wrong = missed(logits, y)
-            broken = broken | wrong
-            found = torch.where(per_image(wrong, x), x, found)
-            if x.is_cpu and bool(broken.all()):
-                break
-            better = loss > best_loss
-            wide = per_image(better, x)
-            best, best_grad = torch.where(wide, x, best), torch.where(wide, grad, best_grad)
-            best_loss = torch.where(better, loss, best_loss)
-            rises, last, since = rises + (loss > last), loss, since + 1
-            if number in checks:
-                halved = (rises <= _RISING * since) | (~halved & (checked >= best_loss))
-                step, wide = torch.where(halved, step / 2, step), per_image(halved, x)
-                x, grad = torch.where(wide, best, x), torch.where(wide, best_grad, grad)
-                checked, rises, since = best_loss, torch.zeros_like(rises), 0
-        adv.copy_(torch.where(per_image(broken, adv), found, clean))
+        ascend(partial(self._look, network, goal), adv, clean, y, latest=self.official, **how)
 
     def _look(
-        self, network: AttackedModel, goal: Goal, x: Tensor, last: bool = False
+        self, network: AttackedModel, goal: Goal, x: Tensor, last: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, row losses and gradient at ``x``, its mean over ``eot`` passes; none for the ``last``."""
         total: Tensor | None = None
         for _ in range(self.eot):
             logits = network.forward(x)
-            grad_logits, loss = _defined(goal, logits.shape[1]).rows(logits)
+            loss_name = _defined(self.loss, goal.targeted, logits.shape[1])
+            grad_logits, loss = replace(goal, loss=loss_name).rows(logits)
             if not last:
                 grad = network.backward(grad_logits).to(x.dtype).nan_to_num(nan=0.0)
                 total = grad if total is None else total + grad
         return logits, loss, x if total is None else total / self.eot if self.eot > 1 else total
-
-    def _move(
-        self,
-        x: Tensor,
-        grad: Tensor,
-        drift: Tensor,
-        step: Tensor,
-        share: float,
-        clean: Tensor,
-        limits: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """A step along ``grad``, and of that ``share``, with the rest along ``drift``; both projected."""
-        if self.norm == "linf":
-            goal = (x + step * torch.sign(grad)).clamp(*limits)
-            return (x + (goal - x) * share + drift * (1 - share)).clamp(*limits)
-        goal = self._into_ball(x + step * unit(grad, "l2"), clean)
-        return self._into_ball(x + (goal - x) * share + drift * (1 - share), clean)
-
-    def _into_ball(self, x: Tensor, clean: Tensor) -> Tensor:
-        away = x - clean
-        radius = length(away, "l2").clamp(max=self.eps)
-        return (clean + unit(away, "l2") * per_image(radius, x)).clamp(self.lo, self.hi)
 
 
 class APGD(Search):
@@ -165,17 +119,6 @@ class APGD(Search):
         return adv
 
 
-def _defined(goal: Goal, classes: int) -> Goal:
-    """``goal``, or ``margin`` in its place where there are too few classes for ``dlr``."""
-    few = goal.loss == "dlr" and classes < (4 if goal.targeted else 3)
-    return replace(goal, loss="margin") if few else goal
-
-
-def checkpoints(steps: int) -> list[int]:
-    """The numbers of steps, from 1, after which they may be halved: 22, 41, 57, 70, 80, ... of 100."""
-    window, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
-    found = [window]
-    while found[-1] < steps:
-        window = max(window - shrink, least)
-        found.append(found[-1] + window)
-    return [number for number in found if number <= steps]
+def _defined(loss: str, targeted: bool, classes: int) -> str:
+    """``loss``, or ``margin`` in its place where there are too few classes for ``dlr``."""
+    return "margin" if loss == "dlr" and classes < (4 if targeted else 3) else loss

@@ -13,7 +13,7 @@ from bat_fast._logits import logits_of, missed
 from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.draws import Draws, Keyed, Replayed
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.step import per_image
+from bat_fast.ops._ball import unit
 
 _SLACK = (
     1e-6  # of the radius and the range of a pixel, for rounding: float32 (x + eps) - x exceeds eps by 6e-8
@@ -152,22 +152,6 @@ def exact_logits(model: nn.Module, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         logits = logits_of(model(x))
     return logits.float()
-
-
-def bounds(clean: Tensor, eps: float, lo: float, hi: float) -> tuple[Tensor, Tensor]:
-    """The least and the largest value of each pixel in the linf ball around ``clean`` and in [lo, hi]."""
-    return (clean - eps).clamp(lo, hi), (clean + eps).clamp(lo, hi)
-
-
-def length(x: Tensor, norm: str) -> Tensor:
-    """The norm [N] of each of ``x`` [N, ...]."""
-    flat = x.flatten(1)
-    return flat.abs().amax(1) if norm == "linf" else flat.square().sum(1).sqrt()
-
-
-def unit(x: Tensor, norm: str) -> Tensor:
-    """``x`` [N, ...], each image divided by its norm; one of zeros stays."""
-    return x / (per_image(length(x, norm), x) + 1e-12)
 
 
 def _of(problem: Problem, rows: Tensor) -> Problem:

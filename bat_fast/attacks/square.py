@@ -13,13 +13,13 @@ from bat_fast._logits import missed
 from bat_fast.attacks.draws import Draws
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.search import Search, bounds, exact_logits, length, unit
-from bat_fast.attacks.step import per_image
+from bat_fast.attacks.search import Search, exact_logits
+from bat_fast.ops._ball import bounds, unit
+from bat_fast.ops.squares import ask, network_squares_, pyramids
 
 _SHARE = 0.8  # of the area of the image, that the first squares cover
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries
 _BLOCK = 100  # queries whose random numbers are drawn together
-_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -40,53 +40,13 @@ class Queries:
     def __call__(
         self, network: AttackedModel, *, adv: Tensor, clean: Tensor, y: Tensor, numbers: Tensor
     ) -> None:
-        """Move ``adv`` [N, C, H, W], the best so far, query after query.
-
-        On a CPU the network sees no image that is broken, nor one that the square leaves as it was.
-
-        Args:
-            network: of which logits are asked.
-            adv: as above.
-            clean: [N, C, H, W] centre of the ball.
-            y: [N] int64 true classes.
-            numbers: [N, queries, 2 + C], in l2 [N, queries, 5 + C], in [0, 1).
-        """
-        best = margin(network.forward(adv), y)
-        limits = bounds(clean, self.eps, self.lo, self.hi)
-        pattern = pyramids(self.side, adv) if self.norm == "l2" else None
-        windows = Windows(numbers[:, :, :2], self.side, adv)
-        others = None if pattern is None else Windows(numbers[:, :, 2:4], self.side, adv)
-        up = numbers[:, :, 2 if pattern is None else 5 :, None, None] > 0.5
-        for number in range(numbers.shape[1]):
-            if pattern is None or others is None:
-                trial = torch.where(windows.square(number), torch.where(up[:, number], *limits[::-1]), adv)
-            else:
-                bump = windows.stamped(number, pattern, numbers[:, number, 4] > 0.5)
-                bump = torch.where(up[:, number], bump, -bump)
-                trial = self._bumped(adv, clean, bump, windows.square(number), others.square(number))
-            if adv.is_cpu:
-                rows = ((trial != adv).flatten(1).any(1) & (best > 0)).nonzero().squeeze(1)
-                if len(rows):
-                    value = margin(network.forward(trial[rows]), y[rows])
-                    better = value < best[rows]
-                    rows = rows[better]
-                    adv[rows], best[rows] = trial[rows], value[better]
-                continue
-            value = margin(network.forward(trial), y)
-            better = (value < best) & (best > 0)
-            adv.copy_(torch.where(per_image(better, adv), trial, adv))
-            best = torch.where(better, value, best)
-
-    def _bumped(self, adv: Tensor, clean: Tensor, bump: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """``adv`` where the perturbation of the ``second`` square moves into the ``first``, with ``bump``."""
-        away = adv - clean
-        inside = away * first
-        budget = energy(away * (first | second)).square()
-        unused = (self.eps**2 - per_image(length(away, "l2").square(), away)).clamp(min=0.0)
-        bump = bump + inside / (_TINY + energy(inside))
-        bump = bump / (_TINY + energy(bump)) * (unused / adv.shape[1] + budget).sqrt()
-        away = torch.where(first, bump, away * ~second)
-        return (clean + unit(away, "l2") * self.eps).clamp(self.lo, self.hi)
+        """Move ``adv`` [N, C, H, W], the best so far: see `bat_fast.ops.squares.ask`."""
+        if network.small is not None and self.norm == "linf":
+            network_squares_(
+                adv, clean, y, numbers, side=self.side, eps=self.eps, lo=self.lo, hi=self.hi, **network.small
+            )
+            return
+        ask(network.forward, adv, clean, y, numbers, **vars(self))
 
 
 class Square(Search):
@@ -178,64 +138,3 @@ class Square(Search):
             found.append((first, last, min(side, height, width)))
             first = last
         return found
-
-
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """How far the logit of ``y`` [N] is above others in ``logits`` [N, K]; -inf where one is no number."""
-    column = y[:, None]
-    others = logits.scatter(1, column, -torch.inf).amax(1)
-    difference = logits.gather(1, column).squeeze(1) - others
-    return torch.where(difference.isnan(), -torch.inf, difference)
-
-
-class Windows:
-    """Squares at random places, which never touch the last row or column, as in the official code.
-
-    Args:
-        chance: [N, queries, 2] in [0, 1).
-        side: of the squares.
-        images: [N, C, H, W].
-    """
-
-    def __init__(self, chance: Tensor, side: int, images: Tensor) -> None:
-        self._places, self._inside = [], []
-        for axis, size in enumerate(images.shape[2:]):
-            first = (chance[:, :, axis, None] * (size - side)).long()
-            place = torch.arange(size, device=images.device) - first  # [N, queries, size]
-            self._places.append(place.clamp(0, side - 1))
-            self._inside.append((place >= 0) & (place < side))
-
-    def square(self, number: int) -> Tensor:
-        """[N, 1, H, W] bool: the windows of a query."""
-        down, across = (inside[:, number] for inside in self._inside)
-        return (down[:, :, None] & across[:, None, :])[:, None]
-
-    def stamped(self, number: int, pattern: Tensor, turned: Tensor) -> Tensor:
-        """[N, 1, H, W]: ``pattern`` [2, side, side] in the window, the second where ``turned`` [N] bool."""
-        down, across = (place[:, number] for place in self._places)
-        values = pattern[turned.long()[:, None, None], down[:, :, None], across[:, None, :]]
-        return values[:, None] * self.square(number)
-
-
-def pyramids(side: int, like: Tensor) -> Tensor:
-    """[2, side, side]: two bumps of opposite sign above each other, and beside each other; of norm 1."""
-    upper = side // 2
-    both = torch.cat([_pyramid(upper, side, like), -_pyramid(side - upper, side, like)])
-    both = both / both.square().sum().sqrt()
-    return torch.stack([both, both.T])
-
-
-def _pyramid(rows: int, columns: int, like: Tensor) -> Tensor:
-    """[rows, columns]: falls off from the middle in rectangles, of norm 1."""
-    down = torch.arange(rows, device=like.device)[:, None] - rows // 2
-    across = torch.arange(columns, device=like.device) - columns // 2
-    ring = torch.maximum(down.abs(), across.abs())
-    bump = torch.zeros(rows, columns, dtype=like.dtype, device=like.device)
-    for number in range(max(rows, columns) // 2 + 1):
-        bump += (ring <= number) / (number + 1) ** 2
-    return bump / bump.square().sum().sqrt()
-
-
-def energy(x: Tensor) -> Tensor:
-    """The l2 norm [N, C, 1, 1] of each channel of ``x`` [N, C, H, W]."""
-    return x.square().sum((-2, -1), keepdim=True).sqrt()

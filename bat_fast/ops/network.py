@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bat_fast._checks import attack_arguments, check_floating, check_number, check_step
+from bat_fast._checks import attack_arguments, check_number, check_step
 from bat_fast._native import changed, operator
+from bat_fast.ops._small import check_small
 
 KINDS = ("window", "affine", "max_pool", "mean", "sum")
 ACTIVATIONS = (None, "relu", "silu")
-LANES = 16  # images that the kernel takes at a time
+LANES = 32  # images that the kernel takes at a time
 
 
 class Map(NamedTuple):
@@ -158,7 +159,7 @@ def network_gradient(
     Raises:
         ValueError, TypeError: an argument does not fit. RuntimeError: the plan does not.
     """
-    _check("x", x, plan, weights)
+    check_small("x", x, plan, weights)
     if grad is not None and (grad.shape != (len(x), classes) or grad.dtype != x.dtype):
         raise ValueError(
             f"grad must be [N, K] = {[len(x), classes]} {x.dtype}, got {list(grad.shape)} {grad.dtype}"
@@ -224,7 +225,7 @@ def network_attack_(
     Raises:
         ValueError, TypeError, RuntimeError: as in `network_gradient` and `attack_grad`.
     """
-    _check("adv", adv, plan, weights)
+    check_small("adv", adv, plan, weights)
     check_step(adv, clean, step_size, eps, lo, hi)
     if norm not in ("linf", "l2"):
         raise ValueError(f"norm must be 'linf' or 'l2', got {norm!r}")
@@ -235,15 +236,3 @@ def network_attack_(
         adv, clean, target, plan, weights, classes, *climbed, norm, steps, step_size, eps, lo, hi
     )
     return changed(adv)
-
-
-def _check(name: str, x: Tensor, plan: Tensor, weights: Tensor) -> None:
-    check_floating(name, x)
-    if x.dim() != 4:
-        raise ValueError(f"{name} must be [N, C, H, W], got {list(x.shape)}")
-    if plan.dtype != torch.int64 or plan.dim() != 2 or not plan.is_cpu:
-        raise ValueError("plan must be what network_plan returns")
-    if weights.dtype != x.dtype or weights.device != x.device or weights.dim() != 1:
-        raise ValueError(
-            f"weights must be flat {x.dtype} on {x.device}, got {list(weights.shape)} {weights.dtype}"
-        )

@@ -1,4 +1,4 @@
-// The layers of a small network with constant weights, forward and backward, for sixteen images at a time. The values
+// The layers of a small network with constant weights, forward and backward, for 32 images at a time. The values
 // of one chunk stay in the cache through all layers.
 #pragma once
 

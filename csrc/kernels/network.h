@@ -1,4 +1,4 @@
-// Passes over a small network, for sixteen images at a time: forward and backward once, or all steps of an attack. For
+// Passes over a small network, for 32 images at a time: forward and backward once, or all steps of an attack. For
 // CPUs alone: on a GPU whole batches run in a CUDA graph of all steps.
 #pragma once
 
@@ -63,7 +63,7 @@ void lanes_to_rows(const T* lanes, int64_t classes, int64_t count, T* rows) {
   }
 }
 
-// Memory for the values of sixteen images.
+// Memory for the values of 32 images.
 template <typename T>
 class Workspace {
  public:
@@ -79,7 +79,7 @@ class Workspace {
   std::unique_ptr<T, Free> memory_;
 };
 
-// The images of the chunks begin .. end, sixteen each: their logits and, where `grad` is not null, the gradient at the
+// The images of the chunks begin .. end, 32 each: their logits and, where `grad` is not null, the gradient at the
 // pixels for that gradient at the logits.
 template <typename T>
 void network_gradient_cpu(const Network<T>& net, const Images<const T>& x, const T* grad, T* logits,

@@ -4,44 +4,16 @@
 #include <limits>
 
 #include "attack.h"
-#include "plan.h"
+#include "small.h"
 
 namespace bat_fast {
+
+template void forward_lanes<float>(const Network<float>&, float*);
+template void forward_lanes<double>(const Network<double>&, double*);
+template void backward_lanes<float>(const Network<float>&, const float*, float*);
+template void backward_lanes<double>(const Network<double>&, const double*, double*);
+
 namespace {
-
-template <typename T>
-Network<T> network(const Tensor& plan, const Tensor& weights, const Tensor& x, int64_t classes) {
-  STD_TORCH_CHECK(plan.dim() == 2 && plan.size(0) > 0 && plan.size(1) == std::size(kColumns),
-                  "plan must be [layers, columns] with the columns: ", column_names());
-  Network<T> net{reinterpret_cast<const PlanLayer*>(pointer<int64_t>(plan)),
-                 plan.size(0),
-                 pointer<T>(weights),
-                 {x.size(2), x.size(3), x.size(1)},
-                 0};
-  for (int64_t i = 0; i < net.count; ++i) {
-    const PlanLayer& a = net.layers[i];
-    STD_TORCH_CHECK(sane(a), "plan: layer ", i, " is unknown or too large");
-    net.values = std::max({net.values, a.target + a.out.size(), a.before + a.out.size(), net.layers[0].into.size()});
-  }
-  for (int64_t i = 0; i < net.count; ++i) {
-    STD_TORCH_CHECK(fits(net.layers[i], net.values, weights.numel()), "plan: layer ", i,
-                    " reads or writes outside of the values or the weights");
-  }
-  const bool same = net.layers[0].source == 0 && net.layers[0].into.size() == net.images.size();
-  STD_TORCH_CHECK(same, "plan is for images of another size");
-  STD_TORCH_CHECK(net.classes() == classes, "plan is for ", net.classes(), " classes");
-  return net;
-}
-
-template <typename T, typename Given>
-Images<T> images(Given& x) {
-  return {pointer<std::remove_const_t<T>>(x), x.size(0), x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
-}
-
-template <typename F>
-void over_chunks(const Tensor& x, F f) {
-  torch::stable::parallel_for(0, (x.size(0) + kImageLanes - 1) / kImageLanes, 1, f);
-}
 
 std::tuple<Tensor, Tensor> network_gradient(const Tensor& x, const std::optional<Tensor>& grad_, const Tensor& plan_,
                                             const Tensor& weights_, int64_t classes) {

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bat_fast._logits import missed
 from bat_fast.attacks import APGD, FAB, AutoAttack, Square
 from bat_fast.attacks.autoattack import VERSIONS
-from bat_fast.attacks.fab import onto_plane
+from bat_fast.ops.walk import onto_plane
 
 SMALL_ATTACKS = {
     "apgd-ce": {"steps": 10},

@@ -202,11 +202,11 @@ def test_few_images_of_a_larger_network_leave_threads_idle():
     threads = torch.get_num_threads()
     try:
         for count, images, small in (
-            (1, 8, True),
-            (1, 7, False),
-            (4, 32, True),
-            (4, 31, False),
-            (4, 65, True),
+            (1, 16, True),
+            (1, 15, False),
+            (4, 64, True),
+            (4, 63, False),
+            (4, 130, True),
         ):
             torch.set_num_threads(count)
             model = nn.Sequential(*model).eval()  # the choice is made where a program is built

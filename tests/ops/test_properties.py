@@ -17,7 +17,13 @@ SEED = int(os.environ["BAT_FAST_TEST_SEED"])
 DRAWN: dict[str, Callable[[Draw], Drawn]] = table("DRAWN")
 DRAWN_BY: dict[str, Callable[..., None]] = table("DRAWN_BY")
 # A plan is no free input: test_network.py builds networks layer by layer.
-NETWORKS = {"network_gradient", "network_attack_"}
+NETWORKS = {
+    "network_gradient",
+    "network_attack_",
+    "network_ascent_",
+    "network_squares_",
+    "network_walk_",
+}
 
 
 def test_every_operator_is_drawn_once():

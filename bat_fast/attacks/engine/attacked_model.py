@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ class AttackedModel(Protocol):
         It takes ``adv`` and ``clean`` [N, C, H, W] and the keywords of `bat_fast.ops.network.network_attack_`
         but for those of the network, and moves ``adv`` in place.
         """
+
+    @property
+    def small(self) -> Mapping[str, Any] | None:
+        """What the operators on small networks take of it: plan, weights, classes; None for a larger one."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K] of pixels ``x`` [N, C, H, W], in the precision of the engine.
@@ -44,7 +48,7 @@ class Plain:
         dtype: autocast of the model; None is the precision of its weights.
     """
 
-    climb = None
+    climb = small = None
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
         self.model, self.dtype = model, dtype

@@ -35,7 +35,7 @@ class Program:
         UnsuitableError: a value of the graph is no tensor.
     """
 
-    climb = None
+    climb = small = None
 
     def __init__(self, graph: fx.Graph, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> None:
         names = Names(model)

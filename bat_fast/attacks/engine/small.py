@@ -1,4 +1,4 @@
-"""Small networks on a CPU: one native call runs all steps of an attack, sixteen images at a time."""
+"""Small networks on a CPU: one native call runs all steps of an attack, 32 images at a time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SmallNetwork:
             raise ValueError("too few images for the threads")
         weights = x.new_zeros(plan.weights)
         self._refresh = [bind(weights) for bind in plan.binders]
-        self._given: dict[str, Any] = {
+        self.small: dict[str, Any] = {
             "plan": network_plan(plan.layers), "weights": weights, "classes": classes
         }  # fmt: skip
 
@@ -63,23 +63,23 @@ class SmallNetwork:
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K] of ``x`` [N, C, H, W]."""
         self._x = x
-        return network_gradient(x, None, **self._given)[0]
+        return network_gradient(x, None, **self.small)[0]
 
     def backward(self, grad: Tensor) -> Tensor:
         """Gradient [N, C, H, W] at the pixels, from ``grad`` [N, K] at the logits."""
-        _, result = network_gradient(self._x, grad, **self._given)
+        _, result = network_gradient(self._x, grad, **self.small)
         assert result is not None
         return result
 
     def both(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N, K] of ``x``, and the gradient at it, where ``grad`` [N, K] is known beforehand."""
-        logits, result = network_gradient(x, grad, **self._given)
+        logits, result = network_gradient(x, grad, **self.small)
         assert result is not None
         return logits, result
 
     def climb(self, adv: Tensor, clean: Tensor, **how: Any) -> None:
         """All steps of PGD; arguments as in `bat_fast.ops.network.network_attack_`."""
-        network_attack_(adv, clean, **how, **self._given)
+        network_attack_(adv, clean, **how, **self.small)
 
 
 def _occupancy(images: int) -> float:

@@ -1,0 +1,40 @@
+// Torch face of ascent.h, for the CPU alone.
+#include "kernels/ascent.h"
+
+#include "attack.h"
+#include "small.h"
+
+namespace bat_fast {
+namespace {
+
+void network_ascent_(Tensor adv, const Tensor& clean, const Tensor& y_, const std::optional<Tensor>& targets_,
+                     const Tensor& plan_, const Tensor& weights_, int64_t classes, const std::string& loss,
+                     const std::string& norm, const Tensor& checks_, int64_t steps, double eps, double lo, double hi) {
+  check_search(adv, clean, y_, plan_, weights_, classes, eps, lo, hi);
+  if (targets_) check_index({"targets", *targets_}, adv.size(0), classes, {"adv", adv});
+  check_word("loss", loss, {"ce", "dlr", "margin"});
+  check_attack(adv, adv.size(0), classes, loss, std::nullopt, std::nullopt, 0.0, targets_.has_value(), y_);
+  check_word("norm", norm, {"linf", "l2"});
+  check_integer("steps", steps, 0, std::numeric_limits<int32_t>::max());
+  check_dims({"checks", checks_}, 1, "flat");
+  check_type({"checks", checks_}, ScalarType::Long);
+  check_beside({"checks", checks_}, {"adv", adv});
+  const Tensor plan = packed(plan_), weights = packed(weights_), y = packed(y_), checks = packed(checks_);
+  const auto targets = packed(targets_);
+  on_cpu(adv, [&](auto type) {
+    using T = decltype(type);
+    const Network<T> net = network<T>(plan, weights, adv, classes);
+    const Ascent<T> how = {pointer<int64_t>(y),      pointer_or_null<int64_t>(targets),
+                           row_loss_of(loss),        norm == "l2",
+                           static_cast<T>(eps),      static_cast<T>(lo),
+                           static_cast<T>(hi),       steps,
+                           pointer<int64_t>(checks), checks.numel()};
+    over_chunks(adv, [&](int64_t begin, int64_t end) {
+      network_ascent_cpu<T>(net, images<T>(adv), images<const T>(clean), how, begin, end);
+    });
+  });
+}
+BAT_REGISTER_CPU(network_ascent_, network_ascent_)
+
+}  // namespace
+}  // namespace bat_fast
