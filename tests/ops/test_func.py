@@ -1,4 +1,4 @@
-"""`torch.func` on every operator with a gradient: ``grad`` and ``vmap(grad)``; and the call in compiled code."""
+"""`torch.func` on every operator with a gradient: ``grad`` and ``vmap(grad)``; and in compiled code."""
 
 import pytest
 import torch
