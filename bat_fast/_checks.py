@@ -19,6 +19,11 @@ _ATTACK_LOSSES = {
 }
 
 
+def _hidden() -> bool:
+    """Whether numbers cannot be read: under a compiler, or a transform of `torch.func`."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> None:
     """Raise ValueError unless ``value`` is a finite number in [low, high]."""
     if not low <= value <= high or math.isinf(value):
@@ -97,7 +102,7 @@ def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
         raise ValueError(f"{name} must be [N] = [{rows.shape[0]}], got {list(labels.shape)}")
     if labels.device != rows.device:
         raise ValueError(f"{name} is on {labels.device}, logits on {rows.device}: move one of them")
-    if labels.is_cpu and labels.numel() and not torch.compiler.is_compiling():
+    if labels.is_cpu and labels.numel() and not _hidden():
         least, most = labels.aminmax()
         low, high = least.item(), most.item()  # comparing the tensors would take 4 us more
         if low < 0 or high >= rows.shape[1]:

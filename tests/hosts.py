@@ -29,8 +29,6 @@ HOSTS = {
     "transformers": ["transformers", "accelerate"],
     "robustbench": ["robustbench", "--no-deps"],
     "robustbench needs": ["geotorch", "torchdiffeq", "beautifulsoup4", "pandas", "gdown", "setuptools<81"],
-    "onnx": ["onnx", "onnxruntime", "onnxscript"],
-    "jax": ["jax"],
 }
 TESTS = [
     "tests/integrations",

@@ -85,7 +85,7 @@ def _smooth_relu_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, grad_beta if with_beta else None
 
 
-differentiable("smooth_relu", _smooth_relu_backward, _smooth_relu_setup)
+_call_smooth_relu = differentiable("smooth_relu", _smooth_relu_backward, _smooth_relu_setup)
 
 
 def smooth_relu(x: Tensor, beta_raw: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def smooth_relu(x: Tensor, beta_raw: Tensor) -> Tensor:
         raise TypeError(f"beta_raw must be a floating-point scalar, got {beta_raw.dtype}")
     if beta_raw.device != x.device:
         raise ValueError(f"beta_raw is on {beta_raw.device}, x on {x.device}: move one of them")
-    return torch.ops.bat_fast.smooth_relu(x, beta_raw.to(_accumulator(x)))
+    return _call_smooth_relu(x, beta_raw.to(_accumulator(x)))
 
 
 @operator("softplus(Tensor x, float sharpness) -> Tensor", fake=_fake_smooth_relu)
@@ -146,7 +146,7 @@ def _softplus_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     return torch.ops.bat_fast.softplus_backward(grad.to(x.dtype), x, ctx.sharpness), None
 
 
-differentiable("softplus", _softplus_backward, _softplus_setup)
+_call_softplus = differentiable("softplus", _softplus_backward, _softplus_setup)
 
 
 def softplus(x: Tensor, *, sharpness: float = 10.0) -> Tensor:
@@ -164,4 +164,4 @@ def softplus(x: Tensor, *, sharpness: float = 10.0) -> Tensor:
     """
     check_floating("x", x, wide_only=False)
     check_number("sharpness", sharpness, 1e-30, 1e30)
-    return torch.ops.bat_fast.softplus(x, sharpness)
+    return _call_softplus(x, sharpness)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_like
-from bat_fast._native import accumulator, changed, differentiable, operator
+from bat_fast._native import accumulator, changed, differentiable, operator, transformed
 
 __all__ = ["affine", "affine_grad_"]
 
@@ -94,12 +94,16 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if any(ctx.needs_input_grad[1:3]):
         raise RuntimeError("bat_fast.ops.affine has a gradient for x alone: detach scale and shift")
     scale, y = ctx.saved_tensors
+    if transformed():  # which has no rule for what changes in place
+        masked = grad if y is None else grad.where(~(y <= 0), 0)
+        wide = masked.to(scale.dtype) * scale.view(1, -1, *[1] * (grad.dim() - 2))
+        return wide.to(grad.dtype), None, None, None
     passed = grad.clone()
     torch.ops.bat_fast.affine_grad_(passed, y, scale, None)
     return passed, None, None, None
 
 
-differentiable("affine", _backward, _setup)
+_call_affine = differentiable("affine", _backward, _setup)
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor, *, relu: bool = False) -> Tensor:
@@ -122,9 +126,7 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor, *, relu: bool = False) -> Te
         RuntimeError: in the backward pass, where ``scale`` or ``shift`` asks for a gradient.
     """
     _check("x", x)
-    return torch.ops.bat_fast.affine(
-        x, _channels("scale", scale, "x", x), _channels("shift", shift, "x", x), relu
-    )
+    return _call_affine(x, _channels("scale", scale, "x", x), _channels("shift", shift, "x", x), relu)
 
 
 def affine_grad_(

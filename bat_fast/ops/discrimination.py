@@ -72,7 +72,7 @@ def _backward(ctx: Any, grad_loss: Tensor, _: object) -> tuple[Tensor | None, ..
     return scaled(ctx.saved_tensors[0], grad_loss), None, None, None, None
 
 
-differentiable("discrimination_loss", _backward, _setup)
+_call_discrimination_loss = differentiable("discrimination_loss", _backward, _setup)
 
 
 def discrimination_loss(
@@ -121,5 +121,5 @@ def discrimination_loss(
         if weights.is_complex():
             raise TypeError(f"weights must be real numbers, got {weights.dtype}")
         weights = weights.detach().to(accumulator(features))
-    loss, _ = torch.ops.bat_fast.discrimination_loss(features, target, temperature, weights, denominator)
+    loss, _ = _call_discrimination_loss(features, target, temperature, weights, denominator)
     return loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_number, floating
-from bat_fast._native import differentiable, operator
+from bat_fast._native import differentiable, operator, transformed
 
 __all__ = ["holistic_loss", "holistic_weights"]
 
@@ -137,7 +137,7 @@ def _backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, .
     return (grad * grad_loss).to(grad.dtype), None, None, None
 
 
-differentiable("holistic_loss", _backward, _setup)
+_call_holistic_loss = differentiable("holistic_loss", _backward, _setup)
 
 
 def _optimum(losses: Tensor, alpha: float, r: float, form: str) -> tuple[Tensor, Tensor]:
@@ -150,8 +150,8 @@ def _optimum(losses: Tensor, alpha: float, r: float, form: str) -> tuple[Tensor,
     check_number("r", r, 0.0)
     if form not in ("hd", "hr"):
         raise ValueError(f"form must be 'hd' or 'hr', got {form!r}")
-    loss, weights, _ = torch.ops.bat_fast.holistic_loss(losses, alpha, r, form)
-    if loss.is_cpu and not torch.compiler.is_compiling() and math.isnan(loss.item()):
+    loss, weights, _ = _call_holistic_loss(losses, alpha, r, form)
+    if loss.is_cpu and not torch.compiler.is_compiling() and not transformed() and math.isnan(loss.item()):
         bad = int((~losses.isfinite()).sum())
         raise ValueError(f"losses must be finite, got {bad} NaN or infinite of {len(losses)}")
     return loss, weights

@@ -66,7 +66,7 @@ def _pair_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor
     )
 
 
-differentiable("pair_loss", _pair_loss_backward, _pair_loss_setup)
+_call_pair_loss = differentiable("pair_loss", _pair_loss_backward, _pair_loss_setup)
 
 
 def kl_loss(clean: Tensor, adv: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ def kl_loss(clean: Tensor, adv: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: a shape or device does not fit. TypeError: a dtype does not.
     """
     clean, adv = _pair(clean, adv)
-    loss, per_sample, _, _ = torch.ops.bat_fast.pair_loss(clean, adv, None, 0.0)
+    loss, per_sample, _, _ = _call_pair_loss(clean, adv, None, 0.0)
     return loss, per_sample
 
 
@@ -108,7 +108,7 @@ def mart_loss(clean: Tensor, adv: Tensor, target: Tensor, *, beta: float = 5.0) 
     clean, adv = _pair(clean, adv)
     check_labels("target", target, clean)
     check_number("beta", beta, 0.0)
-    loss, per_sample, _, _ = torch.ops.bat_fast.pair_loss(clean, adv, target, beta)
+    loss, per_sample, _, _ = _call_pair_loss(clean, adv, target, beta)
     return loss, per_sample
 
 

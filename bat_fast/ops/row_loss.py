@@ -74,7 +74,7 @@ def _bat_loss_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor 
     return grad, None, None, None
 
 
-differentiable("bat_loss", _bat_loss_backward, _bat_loss_setup)
+_call_bat_loss = differentiable("bat_loss", _bat_loss_backward, _bat_loss_setup)
 
 
 def bat_loss(
@@ -105,7 +105,7 @@ def bat_loss(
     check_number("alpha", alpha, 0.0)
     if normalize not in ("weights", "batch"):
         raise ValueError(f"normalize must be 'weights' or 'batch', got {normalize!r}")
-    loss, weights, _, _ = torch.ops.bat_fast.bat_loss(logits, target, alpha, normalize)
+    loss, weights, _, _ = _call_bat_loss(logits, target, alpha, normalize)
     return loss, weights
 
 
@@ -135,7 +135,7 @@ def _soft_target_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tens
     return scaled(ctx.saved_tensors[0], grad_loss), None
 
 
-differentiable("soft_target_loss", _soft_target_backward, _soft_target_setup)
+_call_soft_target_loss = differentiable("soft_target_loss", _soft_target_backward, _soft_target_setup)
 
 
 def soft_target_loss(logits: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,5 +155,5 @@ def soft_target_loss(logits: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
     if logits.dim() != 2:
         raise ValueError(f"logits must be [N, C], got {list(logits.shape)}")
     check_rows("soft", soft, logits)
-    loss, per_sample, _ = torch.ops.bat_fast.soft_target_loss(logits, soft.detach().to(logits.dtype))
+    loss, per_sample, _ = _call_soft_target_loss(logits, soft.detach().to(logits.dtype))
     return loss, per_sample

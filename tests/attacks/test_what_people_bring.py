@@ -132,6 +132,9 @@ def test_compiled_code_calls_an_attack_as_it_is(batch):
         x_adv = attack(x * 1.0, y, draw=0)
         return x_adv, F.cross_entropy(model(x_adv), y)
 
+    counted = torch._dynamo.explain(step)(*batch)
+    assert counted.graph_count - counted.graph_break_count == 1
+    assert counted.graph_break_count <= 1  # around the attack, and none within it
     x_adv, loss = step(*batch)
     expected = attack(*batch, draw=0)
     assert torch.equal(x_adv, expected)
