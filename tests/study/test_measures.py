@@ -64,7 +64,7 @@ def test_paths_through_batch_norm_are_those_of_the_folded_network(activation):
         gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         folded = conv.weight.double() * gain[:, None, None, None]
         x = nn.functional.conv2d(x, folded.square(), stride=conv.stride, padding=1)
-    wanted = float((x.mean((2, 3)) @ model.head.weight.double().square().T).sum().sqrt())
+    wanted = float((x.mean((2, 3)) @ model.head.weight.double().square().T).sum().sqrt().detach())
     assert complexity.path_norm(model, (1, 8, 8)) == pytest.approx(wanted, rel=1e-6)
 
 

@@ -97,7 +97,6 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
-@pytest.mark.slow
 def test_the_page_needs_nothing_and_shows_everything(folders, capsys):
     study, _, run = folders
     assert main(["study", "report", str(study.path), str(run)]) == 0
@@ -135,7 +134,6 @@ def test_bad_words_are_one_line(folders, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_an_ablation_trains_what_is_missing(folders, tmp_path):
     config = folders[1]
     study = StudyFolder(shutil.copytree(folders[0].path, tmp_path / "study"))
