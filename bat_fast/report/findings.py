@@ -99,6 +99,15 @@ def checks(found: Examined, stored: float | None) -> list[Check]:
         )
         for finding in found.findings
     ]
+    nan = int(found.attacked.isnan().any(1).sum())
+    made.append(
+        Check(
+            "NaN under attack",
+            nan == 0,
+            f"logits of {nan} of {len(found.labels)} attacked images",
+            "look for a division by 0 or an overflow in the model",
+        )
+    )
     robust = share(found.radii[found.eps])
     if stored is not None and len(found.labels) == found.total:
         made.append(

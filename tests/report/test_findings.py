@@ -58,10 +58,12 @@ def test_checks_say_what_was_found_and_whether_the_run_found_it_too():
     assert failed(found, 0.6) == {"Another result than stored"}
     assert failed(found._replace(total=100), 0.6) == set()  # other images
     masked = Finding("zero gradients", 0.7, 0.1, "share of images without one", "look for rounding")
-    (check,) = checks(found._replace(findings=(masked,)), None)
+    check, _ = checks(found._replace(findings=(masked,)), None)
     assert check == (
         "Zero gradients",
         False,
         "share of images without one 0.7, at most 0.1",
         "look for rounding",
     )
+    found.attacked[0, 0] = torch.nan
+    assert failed(found) == {"NaN under attack"}
