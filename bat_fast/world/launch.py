@@ -72,7 +72,7 @@ def joined(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
 
     store = _meet(place, environ)
     world, ended = Ranks(store, place.local_rank, place.local_size), threading.Event()
-    threading.Thread(target=_watch, args=(store, ended), daemon=True).start()
+    threading.Thread(target=_watch, args=(store, ended, place.rank), daemon=True).start()
     try:
         with _quiet(place.rank):
             yield world
@@ -120,13 +120,15 @@ def _meet(place: Place, environ: Mapping[str, str]) -> Any:
     return dist.PrefixStore("bat_fast", store)
 
 
-def _watch(store: Any, ended: threading.Event) -> None:
+def _watch(store: Any, ended: threading.Event, rank: int) -> None:
     """End this process when another has failed: in a collective on a GPU it may wait for it without end."""
     while not ended.wait(_POLL):
         try:
             failed = store.check([_FAILED])
         except RuntimeError:  # rank 0, or torchrun, which kept the store
             failed = not ended.is_set()
+        if failed and rank == 0 and not ended.is_set():
+            time.sleep(2 * _POLL)  # the store may end with this process, and the others ask it too
         if failed and not ended.is_set():
             os._exit(1)
 
