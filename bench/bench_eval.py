@@ -2,7 +2,7 @@
 
     python bench/bench_eval.py                       trains a model on the digits for it (PGD-AT, 20 epochs)
     python bench/bench_eval.py --run RUN --eps 8/255   a run of one's own
-    python bench/bench_eval.py --undefended            one trained on clean images, which break at once
+    python bench/bench_eval.py --undefended            one trained on clean images, at eps 1/5: all break
     python bench/bench_eval.py --passes 4              PreActResNet-18 at 32x32, 8 images, bf16 search; each
                                                        attack cut to 4 steps (20 queries), two classes
 
@@ -137,7 +137,9 @@ def passes(steps: int, turns: int) -> dict[str, Any]:
 def main() -> None:
     command = parser(__doc__, 0.0, "nothing here: --turns says how often")
     command.add_argument("--run", type=Path, help="a run folder (default: trains one on the digits)")
-    command.add_argument("--eps", type=Ratio, help="radius in linf (default: that of the training)")
+    command.add_argument(
+        "--eps", type=Ratio, help="radius in linf (default: of the training; 1/5 if --undefended)"
+    )
     command.add_argument("--eps_l2", type=Ratio, help="radius in l2 (default: l2 is left out)")
     command.add_argument("--turns", type=int, default=3, help="runs of each (default: 3)")
     command.add_argument("--undefended", action="store_true", help="train on clean images instead")
@@ -153,7 +155,10 @@ def main() -> None:
         model, saved = load_run(options.run or make(Path(folder) / "run"), options.device)
     x, y, _ = next(joined(split_loader(saved, "test", BATCH, options.device), None))
     rows = []
-    for norm, eps in (("linf", options.eps or saved["eps"] or Ratio("1/10")), ("l2", options.eps_l2)):
+    for norm, eps in (
+        ("linf", options.eps or (Ratio("1/5") if options.undefended else saved["eps"])),
+        ("l2", options.eps_l2),
+    ):
         if eps is not None:
             rows.append(compare(model, x, y, norm, float(eps), options.turns))
             write(options.json, {"machine": machine(), "rows": rows})
