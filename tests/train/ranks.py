@@ -25,7 +25,7 @@ from bat_fast.train.meter import EpochMeter
 from bat_fast.world.launch import joined
 from bat_fast.world.ranks import World
 
-COUNT, BATCH, CLASSES = 46, 13, 5  # uneven shares, and an uneven end
+COUNT, BATCH, CLASSES = 47, 13, 5  # uneven shares, and an uneven end
 ALL = {"awp": 0.01, "clip": 0.5, "label_smoothing": 0.1, "micro_batches": 2}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # method, and settings of optim
     "standard": ({"name": "standard"}, {}),
