@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import CASES, collectives, difference, train, trainer, weights
+from ranks import CASES, collectives, difference, final, short, train, trainer, weights
 
+from bat_fast import methods
+from bat_fast.attacks import autoattack
 from bat_fast.device import pick_device
 from bat_fast.world.launch import joined, place_in, said_by
 from bat_fast.world.ranks import ALONE
@@ -52,6 +54,10 @@ def test_a_step_is_that_of_one_process(case, three):
     assert difference(train(case, ALONE), three[0][case]) < 1e-9
 
 
+def test_no_method_is_left_out():
+    assert {method["name"] for method, _ in CASES.values()} == set(methods.names())
+
+
 @pytest.mark.slow
 def test_all_processes_have_the_same_model(three):
     """Also where each normalises by its own images: what differs is what one process would have had."""
@@ -68,11 +74,13 @@ def test_no_step_of_an_attack_waits_for_another_process(three):
 
 
 @pytest.mark.slow
-def test_a_run_is_that_of_one_process_and_goes_on_in_one(three, tmp_path):
+def test_a_run_is_that_of_one_process_and_goes_on_in_one(three, tmp_path, monkeypatch):
     results, folder, _, said = three
     assert "not stopped" not in results
+    monkeypatch.setattr(autoattack, "_VERSIONS", autoattack._VERSIONS.copy())
+    short()
     run = trainer(tmp_path / "one", ALONE)
-    run.fit()
+    assert final(run.fit()) == results["run"]["tested"]
     assert (weights(run.model) - results["run"]["found"][0]).abs().max() < 1e-9
     for ours, theirs in zip(run.rows, results["run"]["rows"], strict=True):
         assert ours.keys() == theirs.keys()
