@@ -58,6 +58,7 @@ def _train_seeds(command: Command, world: World) -> None:
     for folder in folders.values() if not command.resume and world.first else ():
         folder.check_free()  # all of them now, rather than the last one after hours
     again = f"bat-fast train --resume --out {command.out} --seeds {' '.join(map(str, command.seeds))}"
+    again += " --record_samples" if command.record else ""  # of seeds that have not begun
     for seed, folder in folders.items():
         config = replace(command.config, seed=seed)
         if command.resume and world.broadcast(world.first and folder.is_finished(config)):
