@@ -48,11 +48,11 @@ def distance(model: nn.Module, start: nn.Module) -> float:
 
     Args:
         model: as trained.
-        start: the same network with the weights that training began with.
+        start: the same network with the weights that training began with, on any device.
     """
     there = dict(start.named_parameters())
     squares = [
-        float((p.detach().double() - there[name].detach().double()).square().sum())
+        float((p.detach().double() - there[name].detach().to(p.device).double()).square().sum())
         for name, p in model.named_parameters()
         if p.requires_grad
     ]

@@ -132,6 +132,17 @@ def test_done_models_stay_and_running_ones_are_left_alone(study, config, tmp_pat
     assert other.status() == ([], [], [0, 1, 2])
 
 
+def test_a_study_that_cannot_be_judged_or_compared_does_not_begin(tmp_path, capsys):
+    words = ["study", "memorisation", "--recipe", "digits-pgd-at", "--device", "cpu"]
+    for more, text in (
+        (["--attack", "pgd10x"], "--attack: there is no attack 'pgd10x'"),
+        (["--mem_scores", str(tmp_path / "none.npz")], "--mem_scores: there is no"),
+    ):
+        assert main([*words, *more, "--out", str(tmp_path / "study")]) == 2
+        assert text in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_study_or_a_damaged_one_is_refused(study, config, tmp_path):
     with pytest.raises(ValueError, match=r"ratio 0\.7, and 0\.5 was asked"):
         study.open(replace(PLAN, ratio=0.5), config)

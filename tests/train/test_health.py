@@ -11,7 +11,7 @@ from bat_fast.batch import Batch
 from bat_fast.config import OptimConfig
 from bat_fast.data.order import count_steps, shares
 from bat_fast.runs.checkpoint import load_checkpoint
-from bat_fast.train import Trainer
+from bat_fast.train import Observer, Trainer
 from bat_fast.train.health import Health, check_weights
 
 
@@ -60,13 +60,10 @@ def test_skip_leaves_the_update_out(small, tmp_path, capsys):
     trainer = poisoned(with_policy(small, "skip", epochs=1), tmp_path / "run", {2, 4})
     seen = {}
 
-    class Watch:
+    class Watch(Observer):
         def step(self, *_):
             state = {name: value.clone() for name, value in trainer.model.state_dict().items()}
             seen[len(seen)] = state
-
-        def epoch(self, row):
-            pass
 
     trainer.observers = (Watch(),)
     trainer.fit()
