@@ -183,6 +183,19 @@ def test_a_process_without_an_image_reports_the_others():
     assert verdicts["label"].tolist() == [4, 5]
 
 
+def test_what_was_found_of_other_images_is_found_again(tmp_path):
+    """As when a random model, asked again, is right about others."""
+    (x, y), kept = images(), Kept(tmp_path)
+    attack = AutoAttack(Linear(), 0.05, batch_size=16)
+    attack.judge(x, y, done=kept)
+    other = y.clone()
+    other[0] = (y[0] + 1) % 5
+    wanted, found = attack.judge(x, other), attack.judge(x, other, done=kept)
+    assert found.broken_by == wanted.broken_by
+    assert torch.equal(found.adv, wanted.adv)
+    assert 0 < sum(found.robust) < len(x)
+
+
 def test_what_is_damaged_is_found_again(tmp_path):
     kept = Kept(tmp_path).within("some")
     kept.put("a", {"one": torch.arange(5)})
