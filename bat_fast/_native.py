@@ -23,6 +23,9 @@ _LIBRARY = torch.library.Library("bat_fast", "FRAGMENT")
 _OPERATORS: dict[str, Callable[..., Any]] = {}  # name -> reference
 _PROBLEM: list[str] = []  # of the one attempt to load the library
 
+transformed: Callable[[], bool] = torch._C._are_functorch_transforms_active
+"""Whether a transform of `torch.func` is at work, in which tensors have no values to read (0.03 us)."""
+
 
 def _load() -> dict[str, Any]:
     """Load the native library and return what its build recorded; {} where there is none."""
@@ -185,11 +188,6 @@ def differentiable(name: str, backward: Callable[..., Any], setup: Callable[...,
         kind.__name__ = kind.__qualname__ = name
     _LIBRARY.impl(name, Gradient.apply, "Autograd")
     return call
-
-
-def transformed() -> bool:
-    """Whether a transform of `torch.func` is at work, in which tensors have no values to read (0.1 us)."""
-    return torch._C._are_functorch_transforms_active()
 
 
 def changed(tensor: Tensor) -> Tensor:

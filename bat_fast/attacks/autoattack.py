@@ -195,14 +195,15 @@ class AutoAttack(Attack):
                 left, seen = numbers[[not by for by in broken_by]], 0
                 while seen < len(left):
                     known = done.get(f"{name}/{seen}") if done else None
-                    if known is None:
+                    # A random model leaves others the second time: what was found is of its images alone.
+                    if known is None or not known["rows"].equal(left[seen:][: len(known["rows"])].cpu()):
                         rows = left[seen : seen + room.size]
                         given = rows if index is None else index[rows]
                         found = room.tried(partial(part, adv[rows], y[rows], None, given, draw=draw))
                         if found is None:
                             continue
                         broken = (found != adv[rows]).flatten(1).any(1)
-                        known = {"broken": broken, "adv": found[broken]}
+                        known = {"rows": rows, "broken": broken, "adv": found[broken]}
                         if done:
                             done.put(f"{name}/{seen}", known)
                     broken = known["broken"].to(adv.device)

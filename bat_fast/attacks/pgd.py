@@ -83,8 +83,9 @@ class PGD(Attack):
     Args:
         steps: number of gradient steps, >= 0.
         restarts: number of runs, each from another random start, >= 1. The first misclassified image counts,
-            and where there is none, the one with the largest loss.
-        any_step: return the first misclassified image of each run, be it its start or after any of its steps,
+            where the caller names ``targets`` the first that reaches its own, and where there is none, the
+            one with the largest loss.
+        any_step: return the first image of each run that counts, be it its start or after any of its steps,
             rather than its last image; costs a forward pass more in each step. `broke_at` then says when.
         targeted: where the caller names no ``targets``, move towards a random other class.
         project: keep every step inside the ball; False keeps it inside [lo, hi] only (N-FGSM).
@@ -158,7 +159,7 @@ class PGD(Attack):
         if self.any_step and self.keep == "best":
             raise ValueError("any_step returns the first success of each run, so leave keep out")
         self.broke_at: Tensor | None = None
-        """After a call with ``any_step``: [N] int64, the steps after which each image was first misclassified
+        """After a call with ``any_step``: [N] int64, the steps after which each image first counted as broken
         in the run that broke it, 0 at the start, and -1 where none did."""
 
     @property
@@ -187,24 +188,25 @@ class PGD(Attack):
 
     def run(self, adv: Tensor, problem: Problem) -> None:
         """Take all steps of PGD, once or from several starts."""
+        named = problem.targets
         if self.targeted and problem.targets is None:
             problem = replace(problem, targets=self._aims(problem))
-        self.broke_at = self._climb(adv, problem)
+        self.broke_at = self._climb(adv, problem, named)
         if self.restarts == 1:
             return
-        best = self._score(adv, problem)
+        best = self._score(adv, problem, named)
         for number in range(1, self.restarts):
             if bool((best == torch.inf).all()):
                 return
             other = self.start(problem.clean, problem.index, problem.draw + number * _APART)
-            broke_at = self._climb(other, problem)
-            score = self._score(other, problem)
+            broke_at = self._climb(other, problem, named)
+            score = self._score(other, problem, named)
             better = score > best
             adv[better], best[better] = other[better], score[better]
             if self.broke_at is not None and broke_at is not None:
                 self.broke_at[better] = broke_at[better]
 
-    def _climb(self, adv: Tensor, problem: Problem) -> Tensor | None:
+    def _climb(self, adv: Tensor, problem: Problem, named: Tensor | None) -> Tensor | None:
         """One run; with ``any_step`` also when each image broke, [N]."""
         loop, each = self.loop_for(problem.objective), self._each(problem.clean)
         if not self.any_step:
@@ -215,7 +217,7 @@ class PGD(Attack):
         for done in range(self.steps + 1):
             if done:
                 self.iterate(replace(loop, steps=1), adv=adv, **problem.tensors, **each)
-            broken = missed(logits_of(self.model(adv)), problem.y) & (broke_at < 0)
+            broken = _succeeded(logits_of(self.model(adv)), problem.y, named) & (broke_at < 0)
             first[broken], broke_at[broken] = adv[broken], done
             if bool((broke_at >= 0).all()):
                 break
@@ -228,8 +230,8 @@ class PGD(Attack):
         index = torch.arange(len(problem.y), device=problem.y.device) if index is None else index
         return random_targets(problem.y, index, classes, seed=self.seed, draw=problem.draw)
 
-    def _score(self, adv: Tensor, problem: Problem) -> Tensor:
-        """The row losses [N] at ``adv``, infinite where it is misclassified."""
+    def _score(self, adv: Tensor, problem: Problem, named: Tensor | None) -> Tensor:
+        """The row losses [N] at ``adv``, infinite where it counts."""
         objective, target = problem.objective, problem.y if problem.targets is None else problem.targets
         logits, reference = logits_of(self.model(adv)), objective.reference
         if reference is None and objective.loss in ("kl", "kl+te"):
@@ -238,4 +240,9 @@ class PGD(Attack):
         goal = Goal(
             objective.loss, objective.soft_weight, target, problem.y, targeted, reference, objective.soft
         )
-        return goal.rows(logits)[1].masked_fill(missed(logits, problem.y), torch.inf)
+        return goal.rows(logits)[1].masked_fill(_succeeded(logits, problem.y, named), torch.inf)
+
+
+def _succeeded(logits: Tensor, y: Tensor, named: Tensor | None) -> Tensor:
+    """[N] bool: another class than ``y``, or the target where the caller has ``named`` one."""
+    return missed(logits, y) if named is None else ~missed(logits, named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from bat_fast import ops
@@ -95,7 +96,7 @@ def each_image(name: str, value: Tensor) -> Tensor:
     Raises:
         ValueError: it has another shape, or a number that is not finite and >= 0.
     """
-    value = value.detach().float().clone()
+    value = value.detach().to(torch.float64, copy=True)  # the images say in which type it is used
     if value.dim() != 1 or not len(value):
         raise ValueError(f"{name} must be a number, or a tensor [N] of numbers, got {list(value.shape)}")
     if not bool(((value >= 0) & value.isfinite()).all()):

@@ -104,7 +104,7 @@ class State:
             lock = Lock(self.folder / f".{place.name}.lock", f"the evaluation in {place}")
             lock.take()
             self._lock = lock
-            self.notes += [self._foreign(other, about) for other in self._others(place)]
+            self.notes += [line for other in self._others(place) for line in self._foreign(other, about)]
             atomic_text(place / _ABOUT, json.dumps(sealed(about), indent=2) + "\n")
         except BlockingIOError:
             raise
@@ -130,16 +130,20 @@ class State:
         assert self.folder is not None
         return [file for file in sorted(self.folder.glob(f"*/{_ABOUT}")) if file.parent != place]
 
-    def _foreign(self, file: Path, about: dict[str, Any]) -> str:
-        """A line about an evaluation that is another one."""
+    def _foreign(self, file: Path, about: dict[str, Any]) -> list[str]:
+        """A line about an evaluation that is another one; none about another share of the same one."""
         try:
             other = json.loads(file.read_text())
+        except FileNotFoundError:  # it has just ended
+            return []
         except ValueError:
             other = None
         if not is_whole(other):
-            return f"{file.parent} is damaged, and was not looked at; delete it"
+            return [f"{file.parent} is damaged, and was not looked at; delete it"]
         names = [key for key in sorted({*about, *other} - {KEY}) if about.get(key) != other.get(key)]
-        return f"{file.parent} is left alone: an unfinished evaluation with other {', '.join(names)}"
+        if names == ["world"] and about["world"][1] == other["world"][1]:
+            return []
+        return [f"{file.parent} is left alone: an unfinished evaluation with other {', '.join(names)}"]
 
 
 def place_for(path: str | Path) -> Path | None:

@@ -58,7 +58,7 @@ class Verdicts:
     def gather(self, shares: Iterable[dict[str, Tensor]]) -> None:
         """Take the columns of all ``shares``, by position."""
         some = [share for share in shares if share]
-        if some:
+        if some:  # a process without an image reports what the others have found
             order = torch.cat([share["position"] for share in some]).argsort()
             self.columns = {name: torch.cat([share[name] for share in some])[order] for name in some[0]}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bat_fast._checks import attack_arguments, check_like, check_number
 from bat_fast._logits import missed
-from bat_fast._native import operator
+from bat_fast._native import changed, operator
 from bat_fast.ops._ball import bounds, length, per_image, unit
 from bat_fast.ops._small import SmallReference, check_search
 
@@ -165,4 +165,4 @@ def network_ascent_(
     torch.ops.bat_fast.network_ascent_(
         adv, clean, y, targets, plan, weights, classes, loss, norm, checks, steps, eps, lo, hi
     )
-    return adv
+    return changed(adv)

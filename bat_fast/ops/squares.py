@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_number
-from bat_fast._native import operator
+from bat_fast._native import changed, operator
 from bat_fast.ops._ball import bounds, length, per_image, unit
 from bat_fast.ops._small import SmallReference, check_search
 
@@ -187,4 +187,4 @@ def network_squares_(
         if not (least >= 0 and most < 1):  # a place would lie outside the image
             raise ValueError("numbers must lie in [0, 1)")
     torch.ops.bat_fast.network_squares_(adv, clean, y, numbers, plan, weights, classes, side, eps, lo, hi)
-    return adv
+    return changed(adv)

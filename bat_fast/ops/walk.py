@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bat_fast._checks import check_labels, check_number
 from bat_fast._logits import missed
-from bat_fast._native import operator
+from bat_fast._native import changed, operator
 from bat_fast.ops._ball import length, per_image
 from bat_fast.ops._small import SmallReference, check_search
 
@@ -206,4 +206,4 @@ def network_walk_(
     if targets is not None:
         check_labels("targets", targets, logits)
     torch.ops.bat_fast.network_walk_(adv, clean, y, targets, plan, weights, classes, norm, steps, eps, lo, hi)
-    return adv
+    return changed(adv)

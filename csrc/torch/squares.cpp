@@ -15,6 +15,7 @@ void network_squares_(Tensor adv, const Tensor& clean, const Tensor& y_, const T
   check_sizes({"numbers", numbers_}, {adv.size(0), numbers_.size(1), 2 + adv.size(1)});
   check_type({"numbers", numbers_}, ScalarType::Float);
   check_beside({"numbers", numbers_}, {"adv", adv});
+  check_apart({"adv", adv}, {"numbers", numbers_}, false);
   const Tensor plan = packed(plan_), weights = packed(weights_), y = packed(y_), numbers = packed(numbers_);
   on_cpu(adv, [&](auto type) {
     using T = decltype(type);

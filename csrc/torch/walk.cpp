@@ -13,7 +13,7 @@ void network_walk_(Tensor adv, const Tensor& clean, const Tensor& y_, const std:
   check_search(adv, clean, y_, plan_, weights_, classes, eps, lo, hi);
   if (targets_) check_index({"targets", *targets_}, adv.size(0), classes, {"adv", adv});
   check_word("norm", norm, {"linf", "l2"});
-  check_integer("steps", steps, 0, std::numeric_limits<int32_t>::max());
+  check_integer("steps", steps, 1, std::numeric_limits<int32_t>::max());
   const Tensor plan = packed(plan_), weights = packed(weights_), y = packed(y_);
   const auto targets = packed(targets_);
   on_cpu(adv, [&](auto type) {

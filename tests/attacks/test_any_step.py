@@ -111,3 +111,33 @@ def test_other_losses_step_by_step(loss):
     never = steps.broke_at < 0
     assert never.any()
     assert torch.allclose(last[never], found[never], atol=1e-12)
+
+
+@pytest.mark.parametrize("any_step", [False, True])
+def test_a_target_that_the_caller_names_counts_when_it_is_reached(any_step):
+    model, x, y, index = case()
+    chosen = (y + 1) % 5
+    attack = PGD(model, EPS, STEP, STEPS, restarts=STARTS, any_step=any_step, seed=4)
+    found = attack(x, y, chosen, index, draw=0)
+    alone = PGD(model, EPS, STEP, STEPS, any_step=any_step, seed=4)
+    runs = [alone(x, y, chosen, index, draw=number * _APART) for number in range(STARTS)]
+    reached = torch.stack([attack.succeeds(adv, y, chosen) for adv in runs])
+    assert torch.equal(attack.succeeds(found, y, chosen), reached.any(0))
+    assert (reached.any(0) & ~reached[0]).any()
+    # hosts give the target for the class too, as they know no other
+    assert torch.equal(attack(x, chosen, chosen, index, draw=0), found)
+
+
+def test_all_options_of_each_image_together():
+    model, x, y, index = case()
+    eps = EPS / (1 + index.double() % 2)
+    how = {"restarts": 2, "any_step": True, "targeted": True, "seed": 4}
+    attack = PGD(model, eps, STEP, STEPS, **how)
+    found = attack(x, y, index=index, draw=0)
+    for radius in (EPS, EPS / 2):
+        some = (eps == radius).nonzero()[:, 0]
+        one = PGD(model, radius, STEP, STEPS, **how)
+        wanted = one(x[some], y[some], index=index[some], draw=0)
+        torch.testing.assert_close(found[some], wanted, atol=1e-12, rtol=0)
+        assert torch.equal(attack.broke_at[some], one.broke_at)
+        assert (one.broke_at > 0).any()

@@ -17,6 +17,7 @@ from bat_fast.attacks.room import Room
 from bat_fast.cli import main
 from bat_fast.evaluate.judge import evaluate_model
 from bat_fast.evaluate.kept import Kept, State, place_for
+from bat_fast.evaluate.verdicts import Verdicts
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "tests" / "runs" / "stored" / "finished.safetensors"
@@ -165,6 +166,35 @@ def test_another_evaluation_is_left_alone_and_said(tmp_path):
     assert judge(seed=1, finished=True)["notes"][0].endswith("is damaged, and was not looked at; delete it")
     assert judge(finished=True) == first
     assert not (tmp_path / "state").exists()
+
+
+def test_the_shares_of_one_evaluation_are_no_strangers(tmp_path):
+    for world, notes in (((1, 2), 0), ((0, 2), 0), ((0, 3), 2)):
+        state = State(tmp_path)
+        kept = state.open(Linear(), {"world": list(world)})
+        kept.put("a", {"one": torch.ones(1)})
+        assert len(state.notes) == notes, state.notes
+        state.end(finished=False)
+    assert state.notes[0].endswith("an unfinished evaluation with other world")
+
+
+def test_a_process_without_an_image_reports_the_others():
+    verdicts = Verdicts("test", {})
+    verdicts.gather([{"position": torch.tensor([1, 0]), "label": torch.tensor([5, 4])}, {}])
+    assert verdicts["label"].tolist() == [4, 5]
+
+
+def test_what_was_found_of_other_images_is_found_again(tmp_path):
+    """As when a random model, asked again, is right about others."""
+    (x, y), kept = images(), Kept(tmp_path)
+    attack = AutoAttack(Linear(), 0.05, batch_size=16)
+    attack.judge(x, y, done=kept)
+    other = y.clone()
+    other[0] = (y[0] + 1) % 5
+    wanted, found = attack.judge(x, other), attack.judge(x, other, done=kept)
+    assert found.broken_by == wanted.broken_by
+    assert torch.equal(found.adv, wanted.adv)
+    assert 0 < sum(found.robust) < len(x)
 
 
 def test_what_is_damaged_is_found_again(tmp_path):

@@ -163,6 +163,20 @@ def network_attack_(m: Memory) -> list[Any]:
     return [x, m.own(x), m.ids(rows, classes), *rest, *climbed(m, rows, classes, x.dtype), *behind]
 
 
+def searched(m: Memory, name: str) -> list[Any]:
+    """What the searches for misclassified images take."""
+    rows, (x, *rest) = network(m)
+    classes, behind = rest[-1], [0.1, 0.0, 1.0]
+    moved = [x, m.own(x), m.ids(rows, classes)]
+    if name == "network_squares_":
+        return [*moved, m.floats(rows, m.draw.choice((0, 3, 9)), 2 + x.shape[1]), *rest, 3, *behind]
+    moved, norm = [*moved, m.draw.choice((m.ids(rows, classes), None))], m.draw.choice(("linf", "l2"))
+    if name == "network_walk_":
+        return [*moved, *rest, norm, 3, *behind]
+    loss, checks = m.draw.choice(("ce", "margin", "dlr")), m.own(torch.tensor([1, 3, 4]))
+    return [*moved, *rest, loss, norm, checks, 4, *behind]
+
+
 def step(m: Memory) -> list[Any]:
     shape, dtype = images(m), wide(m.draw)
     grad = m.floats(*shape, dtype=m.draw.choice((dtype, torch.float16, torch.bfloat16)))
@@ -212,6 +226,7 @@ VALID: dict[str, Callable[[Memory], list[Any]]] = {
     "crop_flip": crop_flip,
     "network_gradient": network_gradient,
     "network_attack_": network_attack_,
+    **{n: lambda m, n=n: searched(m, n) for n in ("network_ascent_", "network_walk_", "network_squares_")},
     "linf_step_": step,
     "l2_step_": step,
     "random_start": random_start,
@@ -330,6 +345,7 @@ def main() -> None:
     assert sorted(VALID) == sorted(_native.operators()), "an operator without a valid call in this file"
     log = os.open(given.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     outcomes: Counter[str] = Counter()
+    answered = dict.fromkeys(VALID, 0)
     for number in range(given.first, given.first + given.count):
         name, arguments, memory = call(number, given.seed, given.exact)
         line = f"--seed {given.seed} --first {number}: {name}({', '.join(map(told, arguments))})"
@@ -338,6 +354,7 @@ def main() -> None:
         try:
             getattr(torch.ops.bat_fast, name)(*arguments)
             outcomes["answered"] += 1
+            answered[name] += 1
         except Exception as error:
             outcomes["refused"] += 1
             if given.verbose:
@@ -347,7 +364,7 @@ def main() -> None:
         signal.alarm(0)
         if memory.broken():
             raise SystemExit(f"written outside of an argument: {line}")
-    print(json.dumps({"calls": given.count, **outcomes}))
+    print(json.dumps({"calls": given.count, **outcomes, "by_name": answered}))
 
 
 if __name__ == "__main__":

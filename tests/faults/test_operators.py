@@ -12,6 +12,9 @@ import torch
 from tally import tally
 
 from bat_fast import ops
+from bat_fast.ops.ascent import network_ascent_
+from bat_fast.ops.squares import network_squares_
+from bat_fast.ops.walk import network_walk_
 
 HERE = Path(__file__).parent
 SEED = int(os.environ["BAT_FAST_TEST_SEED"])
@@ -40,6 +43,7 @@ def test_no_call_crashes_or_writes_outside(tmp_path):
     tally("calls", "random arguments", CALLS, counts["refused"], 0)
     assert counts["calls"] == CALLS
     assert min(counts["answered"], counts["refused"]) > CALLS / 10  # neither only good nor only bad calls
+    assert min(counts["by_name"].values()) > 0, counts["by_name"]
 
 
 @pytest.mark.skipif("BAT_FAST_FAULTS" not in os.environ, reason="make test-faults builds it")
@@ -128,6 +132,26 @@ def test_what_is_written_shares_memory_with_nothing():
     assert (adv - clean).abs().max() < 0.2 + 1e-6
 
 
+def small_network():
+    """A linear layer on images [N, 3, 4, 4], as the operators on small networks take it."""
+    from bat_fast.ops.network import Map, PlanLayer, network_plan
+
+    layer = PlanLayer("window", 0, -1, -1, 48, None, Map(1, 1, 48), Map(1, 1, 4), weight=0)
+    return {"plan": network_plan([layer]), "weights": torch.randn(192), "classes": 4}
+
+
+def test_a_search_is_asked_for_what_it_can_do():
+    x, y, numbers = torch.rand(2, 3, 4, 4), torch.tensor([0, 1]), torch.rand(2, 6, 5)
+    net, ball = small_network().values(), (0.1, 0.0, 1.0)
+    refused("steps must be in", NATIVE.network_walk_, x, x + 0, y, None, *net, "linf", 0, *ball)
+    refused("side must be in", NATIVE.network_squares_, x, x + 0, y, numbers, *net, 5, *ball)
+    refused("targets holds 4", NATIVE.network_walk_, x, x + 0, y, y + 3, *net, "linf", 1, *ball)
+    refused("clean.*pass a copy", NATIVE.network_walk_, x, x, y, None, *net, "linf", 1, *ball)
+    line = torch.rand(96)
+    x, numbers = line.view(2, 3, 4, 4), line[:60].view(2, 6, 5)
+    refused("numbers.*pass a copy", NATIVE.network_squares_, x, x + 0, y, numbers, *net, 2, *ball)
+
+
 def test_a_plan_that_leaves_its_values_or_names_no_layer_is_refused():
     from bat_fast.ops.network import Map, PlanLayer, network_plan
 
@@ -156,11 +180,15 @@ def test_autograd_sees_what_is_written_in_place():
     step = {"step_size": 0.1, "eps": 0.2}
     memory, index = torch.zeros(5, 4), torch.tensor([0, 1, 2])
     images = torch.zeros(3, 4, 4, 3, dtype=torch.uint8)
+    y, net = torch.tensor([0, 1, 2]), {"eps": 0.2, **small_network()}
     for written, write in (
         (x, lambda: ops.linf_step_(x, clean, clean + 0, **step)),
         (x, lambda: ops.l2_step_(x, clean, clean + 0, **step)),
         (x, lambda: ops.affine_grad_(x, scale=torch.ones(3))),
         (x, lambda: ops.crop_flip(images, index, pad=0, seed=0, epoch=0, out=x)),
+        (x, lambda: network_ascent_(x, clean, y, steps=1, **net)),
+        (x, lambda: network_walk_(x, clean, y, targets=None, steps=1, **net)),
+        (x, lambda: network_squares_(x, clean, y, torch.rand(3, 2, 5), side=1, **net)),
         (memory, lambda: ops.ensemble_targets_(memory, index, torch.randn(3, 4), momentum=0.5)),
     ):
         weight = torch.ones_like(written, requires_grad=True)
