@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import warnings
@@ -89,9 +90,10 @@ def joined(environ: Mapping[str, str] = os.environ, patience: float = _TIMEOUT) 
             if world.first:
                 raise
             raise SystemExit(getattr(error, "status", 130)) from None
-        if not _is_first_to_fail(store, error):
-            raise SystemExit(1) from None
-        time.sleep(2 * _POLL)  # the others learn of it from the store, which may end with this process
+        with _without_sigterm():
+            if not _is_first_to_fail(store, error):
+                raise SystemExit(1) from None
+            time.sleep(2 * _POLL)  # the others learn of it from the store, which may end with this process
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
             raise RuntimeError(
                 "another process has ended, or does not answer: its own last line may say why; without one "
@@ -174,6 +176,19 @@ def _is_first_to_fail(store: Any, error: BaseException) -> bool:
         return bool(store.add(_FAILED, 1) == 1)
     except RuntimeError:  # whoever kept the store has gone without a word
         return True
+
+
+@contextmanager
+def _without_sigterm() -> Iterator[None]:
+    """The agent of torchrun sends it at once to those who are left; they end anyhow, and say why."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

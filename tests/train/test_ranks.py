@@ -17,6 +17,7 @@ from bat_fast.world.launch import joined, place_in, said_by
 from bat_fast.world.ranks import ALONE
 
 PROGRAM, SIZE = Path(__file__).with_name("ranks.py"), 3
+SCRIPT = Path(__file__).parents[2] / "examples" / "slurm" / "train.sbatch"
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,20 @@ def test_an_error_on_one_rank_ends_all_and_is_said_once(three):
 def test_places(environ, place):
     assert place_in(environ) == place
     assert said_by(environ) == ("" if place is None else f"rank {place[0]}: ")
+
+
+@pytest.mark.parametrize(("status", "queued"), [(75, "requeue 42\n"), (0, ""), (1, "")])
+def test_the_batch_script_queues_itself_again_on_75_alone(status, queued, tmp_path):
+    for name, body in (("srun", f'echo "$@" > srun.said; exit {status}'), ("scontrol", 'echo "$@" > queued')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "42"}
+    words = ["bash", SCRIPT, "digits-bat", "runs/a b", "--seed", "3"]
+    assert subprocess.run(words, cwd=tmp_path, env=environ, check=False).returncode == status
+    there = tmp_path / "queued"
+    assert (there.read_text() if there.exists() else "") == queued
+    command = "python -m bat_fast train --recipe digits-bat --out runs/a b --resume --seed 3\n"
+    assert (tmp_path / "srun.said").read_text() == f"--kill-on-bad-exit=1 {command}"
 
 
 def test_what_is_missing_is_named():
