@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from bat_fast import data
 from bat_fast.batch import Batch
 from bat_fast.cli import main
 from bat_fast.methods import Terms
+from bat_fast.study.compare import train_split
 from bat_fast.study.proxies import proxies
 from bat_fast.study.rank import ranks, spearman
 from bat_fast.study.record import JudgedRecord, SampleRecord, read_judged, read_record
@@ -193,6 +195,12 @@ def test_the_command_writes_and_compares(recorded, tmp_path, capsys):
         assert found["index"].tolist() == ids.tolist()
     assert main(["study", "proxies", str(tmp_path)]) == 2
     assert "--record_samples" in capsys.readouterr().err
+
+
+def test_the_data_of_an_older_run():
+    """Its settings have no `eval.choose`."""
+    stored = Path(__file__).parents[1] / "runs" / "stored"
+    assert len(train_split(stored).train) == 1258
 
 
 def test_a_record_with_a_gap_is_refused(recorded, tmp_path):
