@@ -96,12 +96,10 @@ class Attacker:
         if kept is None or kept[0] is not net or kept[1] != (mean, std, x.shape[1]):
             kept = net, (mean, std, x.shape[1]), as_module(net, mean, std, x.shape[1]), None, None
         _, numbers, module, before, attack = kept
-        if (
-            attack is None
-            or any(isinstance(value, Tensor) for value in options.values())
-            or before != options
-        ):
+        # Tensors are numbers of the images of one batch, and cannot be compared as a whole.
+        known = None if any(isinstance(value, Tensor) for value in options.values()) else options
+        if attack is None or known is None or before != known:
             attack = PGD(module, **options)
-        self._last = net, numbers, module, options, attack
+        self._last = net, numbers, module, known, attack
         self._calls += 1
         return attack(x, y, targets, draw=self._calls - 1)

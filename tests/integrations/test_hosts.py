@@ -373,3 +373,12 @@ def test_what_is_missing_is_named_with_the_command(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(ImportError, match=f"{name} is not installed: {command}"):
             host(name)
+
+
+def test_a_radius_for_all_images_may_follow_one_for_each():
+    from bat_fast.integrations.attacker import Attacker
+
+    attacker, net, (x, y) = Attacker(), network(), batch()
+    each, options = torch.full((len(x),), EPS), {"steps": 2, "random_start": False, "engine": "eager"}
+    found = [attacker(net, x, y, eps=eps, **options) for eps in (each, EPS, each, EPS, EPS)]
+    assert all(apart(found[0], other) <= 1e-6 for other in found)
