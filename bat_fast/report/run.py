@@ -31,6 +31,10 @@ class Run(NamedTuple):
     examined: Examined | None = None
     unmeasured: str | None = None
     """Why ``examined`` is None."""
+    evaluations: tuple[dict[str, Any], ...] = ()
+    """What ``bat-fast eval --out`` has found of its model."""
+    samples: dict[str, Any] | None = None
+    """``margin`` and ``q`` [epochs, n] of its training samples, where they were recorded."""
 
     @property
     def best(self) -> int | None:
