@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+import yaml
 from folders import write_run
 from models import examined
 
@@ -183,6 +184,14 @@ def test_outputs_without_a_class_and_nan_are_shown(run):
     text = Page(render([run._replace(examined=found)])).text
     assert "output 11" in text
     assert "Do not rely on the robust accuracy of A. Failed checks: nan under attack" in text
+
+
+def test_a_run_of_before_a_setting_is_read(tmp_path):
+    path = write_run(tmp_path / "old")
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    del config["eval"]["choose"]
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert read_run(path, "A").measured == "validation"
 
 
 def test_damaged_folders_are_named(tmp_path):
