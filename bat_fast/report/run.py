@@ -31,6 +31,10 @@ class Run(NamedTuple):
     examined: Examined | None = None
     unmeasured: str | None = None
     """Why ``examined`` is None."""
+    evaluations: tuple[dict[str, Any], ...] = ()
+    """What ``bat-fast eval --out`` has found of its model."""
+    samples: dict[str, Any] | None = None
+    """``margin`` and ``q`` [epochs, n] of its training samples, where they were recorded."""
 
     @property
     def best(self) -> int | None:
@@ -93,7 +97,15 @@ def read_run(path: Path, letter: str) -> Run:
     results = read_results(path) if folder.results.exists() else None
     files = [folder.config, folder.metrics, folder.results, folder.model]
     hashes = {file.name: _sha256(file) for file in files if file.exists()}
-    return Run(letter, path, plain(TrainConfig()) | stored, rows, results, hashes)
+    return Run(letter, path, _completed(stored), rows, results, hashes)
+
+
+def _completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """``stored`` settings, with the defaults of those that an older run did not know."""
+    config = plain(TrainConfig()) | stored
+    for name in ("attack", "optim", "eval"):
+        config[name] = plain(TrainConfig())[name] | config[name]
+    return config
 
 
 def _sha256(file: Path) -> str:

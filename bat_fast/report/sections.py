@@ -14,6 +14,8 @@ from bat_fast.report.figure import CYCLE
 from bat_fast.report.findings import Check, by_class, confusion, margins, most_confused, share
 from bat_fast.report.gallery import triple
 from bat_fast.report.intervals import Mean, wilson
+from bat_fast.report.judged import judged
+from bat_fast.report.recorded import recorded
 from bat_fast.report.run import Run
 from bat_fast.report.verdict import images_of
 from bat_fast.report.words import method_text, run_name
@@ -104,6 +106,7 @@ def details(run: Run) -> dict[str, Any]:
     found = run.examined
     parts: dict[str, Any] = {
         "curves": _picture("Curves", pictures.curves(run), _told(run)) if run.rows else None,
+        "more": [*([recorded(run.samples, run.letter)] if run.samples else []), *judged(run)],
         "versions": {**(run.results or {}).get("versions", {}), "git": (run.results or {}).get("git")},
         "hashes": run.hashes,
         "settings": flat(run.config),

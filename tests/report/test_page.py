@@ -6,13 +6,16 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from folders import write_run
 from models import examined
 
 from bat_fast.report import page as page_module
 from bat_fast.report.compare import differing, group_runs
+from bat_fast.report.judged import with_evaluations
 from bat_fast.report.page import render, write_page
 from bat_fast.report.run import read_run
 from bat_fast.report.verdict import verdict
@@ -183,6 +186,14 @@ def test_outputs_without_a_class_and_nan_are_shown(run):
     assert "Do not rely on the robust accuracy of A. Failed checks: nan under attack" in text
 
 
+def test_a_run_of_before_a_setting_is_read(tmp_path):
+    path = write_run(tmp_path / "old")
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    del config["eval"]["choose"]
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert read_run(path, "A").measured == "validation"
+
+
 def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run folder"):
         read_run(tmp_path, "A")
@@ -241,3 +252,64 @@ def test_what_every_epoch_measured_has_its_name(tmp_path):
         assert f"robust {word} accuracy from 90% to 50%" in text
         assert f"overfits robustly: {word} accuracy fell by 40.0 points" in text
         assert other not in text
+
+
+def evaluation(model, **changes):
+    """What ``bat-fast eval --eps 0.05 0.1 --out`` writes, in short."""
+    found = [{"test/clean_acc": 0.9, "test/aa_acc": acc} for acc in (0.7, 0.45)]
+    bands = [{name: [value - 0.05, value + 0.05] for name, value in one.items()} for one in found]
+    curve = [
+        {"eps": eps, "written": str(eps), "metrics": one, "intervals": band}
+        for eps, one, band in zip((0.05, 0.1), found, bands, strict=True)
+    ]
+    attack = {"norm": "linf", "eps": 0.1}
+    broken = {"clean": 40, "apgd-ce": 150, "square": 30}
+    whole = {
+        "model": str(model),
+        "metrics": found[1],
+        "intervals": bands[1],
+        "n_examples": 400,
+        "split": "test",
+    }
+    return whole | {"attack": attack, "curve": curve, "broken_by": broken} | changes
+
+
+@pytest.mark.slow
+def test_evaluations_and_recorded_samples_are_drawn(run, tmp_path):
+    file = tmp_path / "aa.json"
+    file.write_text(json.dumps(evaluation(run.path / "model.safetensors")))
+    (shown,) = with_evaluations([run], [file])
+    margin = np.linspace(-1, 1, 3 * 50).reshape(3, 50)
+    margin[1, 3] = np.nan
+    whole = shown._replace(samples={"margin": margin, "q": np.abs(margin)})
+    page, plain = Page(text := render([whole])), Page(render([run]))
+    assert len(text.encode()) < 800_000
+    told = [one["aria-label"] for one in page.all("div") if one.get("role") == "img"]
+    assert len(told) == len(page.all("svg")) == len(plain.all("svg")) + 3
+    assert any("360 after clean, 210 after APGD-CE, 180 after square, of 400" in text for text in told)
+    assert any("AutoAttack: 70% at 0.05, 45% at 0.1" in text for text in told)
+    assert any(
+        "median margin -0.67 in the first and 0.67 in the last; below 0 are 100% and 0%" in t for t in told
+    )
+    # Names of a file that anybody may have written are no elements either.
+    hostile = evaluation(run.path, broken_by=dict.fromkeys(HOSTILE, 1))
+    hostile["metrics"] |= {f"test/{name}_acc": 0.5 for name in HOSTILE}
+    for row in hostile["curve"]:
+        for name in HOSTILE:
+            row["metrics"][f"test/{name}_acc"], row["intervals"][f"test/{name}_acc"] = 0.5, [0.4, 0.6]
+    ugly = Page(render([run._replace(evaluations=(hostile,))]))
+    for tag in ("script", "img", "b", "i"):
+        assert len(ugly.all(tag)) == len(plain.all(tag)), tag
+
+
+def test_evaluations_of_other_models_are_refused(run, tmp_path):
+    file = tmp_path / "aa.json"
+    for content, words in (
+        ("{", "was not written by bat-fast eval --out"),
+        (json.dumps([1]), "was not written by bat-fast eval --out"),
+        (json.dumps(evaluation(run.path, split="(")), "was not written by bat-fast eval --out"),
+        (json.dumps(evaluation(tmp_path / "another")), "another, which is none of the runs"),
+    ):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=words):
+            with_evaluations([run], [file])

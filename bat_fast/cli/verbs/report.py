@@ -30,6 +30,10 @@ def run(words: list[str]) -> None:
         default=1000,
         help="test images to attack, in 210 steps (default: 1000; 0: none)",
     )
+    add(
+        "--eval", nargs="+", type=Path, default=[], metavar="FILE.json",
+        help="of bat-fast eval --out, about these runs: its security curve and AutoAttack are drawn too",
+    )  # fmt: skip
     add("--batch_size", type=int, default=256, help="images at a time (default: 256)")
     add("--root", "--data.root", dest="root", help="folder of the data (default: that of the training)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
@@ -37,6 +41,7 @@ def run(words: list[str]) -> None:
     if options.images < 0 or options.batch_size < 1:
         raise ValueError("--images must be at least 0 and --batch_size at least 1")
     from bat_fast.report.compare import letters
+    from bat_fast.report.judged import with_evaluations
     from bat_fast.report.page import write_page
     from bat_fast.report.run import read_run
 
@@ -47,10 +52,24 @@ def run(words: list[str]) -> None:
     if out.is_dir():
         raise ValueError(f"--out takes a file, and {out} is a folder: --out {out / 'report.html'}")
     runs = [read_run(path, letters(number)) for number, path in enumerate(options.runs)]
+    runs = [_recorded(one) for one in with_evaluations(runs, options.eval)]
     how = {"images": options.images, "batch_size": options.batch_size}
     how |= {"root": options.root, "device": options.device}
     size = write_page([_examined(one, **how) for one in runs], out, f"bat-fast report {shlex.join(words)}")
     print(f"report      {out} ({size / 1e6:.2f} MB)")
+
+
+def _recorded(one: Run) -> Run:
+    """The run with the record of its training samples, where there is a whole one."""
+    from bat_fast.study.record import FOLDER, read_record
+
+    if not (one.path / FOLDER).is_dir():
+        return one
+    try:
+        return one._replace(samples=read_record(one.path)[2])
+    except (ValueError, OSError) as error:  # the page is worth having without it
+        print(f"WARNING: the samples of {one.path} are not shown: {' '.join(str(error).split())}", flush=True)
+        return one
 
 
 def _examined(one: Run, *, images: int, **how: Any) -> Run:
