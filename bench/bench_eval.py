@@ -2,6 +2,9 @@
 
     python bench/bench_eval.py                       trains a model on the digits for it (PGD-AT, 20 epochs)
     python bench/bench_eval.py --run RUN --eps 8/255   a run of one's own
+    python bench/bench_eval.py --undefended            one trained on clean images, at eps 1/5: all break
+    python bench/bench_eval.py --passes 4              PreActResNet-18 at 32x32, 8 images, bf16 search; each
+                                                       attack cut to 4 steps (20 queries), two classes
 
 All attack the same model with batches of 250 images. "official" is the package as it is; "replay" repeats its
 verdicts, which is checked; "exact" is the default, with random numbers of its own, and its accuracy is
@@ -22,7 +25,9 @@ import torch
 from options import parser, write
 from torch import Tensor, nn
 
-from bat_fast.attacks import AutoAttack
+from bat_fast import models
+from bat_fast.attacks import APGD, FAB, AutoAttack, Square
+from bat_fast.attacks.search import Search
 from bat_fast.config import AttackConfig, TrainConfig
 from bat_fast.evaluate import load_run
 from bat_fast.evaluate.groups import joined
@@ -39,6 +44,13 @@ def trained(folder: Path) -> Path:
     """A run on the digits."""
     attack = AttackConfig(eps=Ratio("1/10"), steps=5)
     config = TrainConfig(epochs=20, device="cpu", method={"name": "pgd_at"}, attack=attack)
+    Trainer(config, folder, progress=False).fit()
+    return folder
+
+
+def standard(folder: Path) -> Path:
+    """A run on the digits without an attack."""
+    config = TrainConfig(epochs=10, device="cpu", method={"name": "standard"})
     Trainer(config, folder, progress=False).fit()
     return folder
 
@@ -78,20 +90,75 @@ def compare(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float, turns
     return {"norm": norm, "eps": eps, "images": len(x), "seconds": seconds, "robust": accuracies}
 
 
+def passes(steps: int, turns: int) -> dict[str, Any]:
+    """The attacks one by one, cut short, on images of a network that none of them breaks (a tiny radius)."""
+    torch.manual_seed(0)
+    model, eps = models.create("preactresnet18", num_classes=10).eval(), 1e-5
+    x = torch.rand(8, 3, 32, 32)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+
+    def theirs(name: str) -> None:
+        attack = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, seed=0, device="cpu")
+        attack.attacks_to_run = [name]
+        for part in (attack.apgd, attack.apgd_targeted):
+            part.n_iter, part.n_iter_2, part.n_iter_min, part.size_decr = steps, max(steps // 5, 1), 1, 1
+        attack.fab.n_iter, attack.square.n_queries = steps, 5 * steps
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = 2
+        attack.run_standard_evaluation(x, y, batch_size=len(x))
+
+    some: dict[str, Any] = {"eps": eps, "precision": "bf16"}
+    ours: dict[str, Search] = {
+        "apgd-ce": APGD(model, steps=steps, **some),
+        "apgd-t": APGD(model, loss="dlr", targets=2, steps=steps, **some),
+        "fab-t": FAB(model, targets=2, steps=steps, **some),
+        "square": Square(model, queries=5 * steps, **some),
+    }
+    print(f"\nPreActResNet-18, {list(x.shape)}, {steps} steps, bf16 search, median of {turns} runs")
+    print(f"  {'':10} {'official':>8} {'ours':>8} {'x official':>10} [range]")
+    rows = {}
+    for name, attack in ours.items():
+        attack(x, y)  # packs the weights
+        both = []
+        for _ in range(turns):
+            times = [time.process_time()]
+            for call in (lambda name=name: theirs(name), lambda attack=attack: attack(x, y)):
+                call()
+                times.append(time.process_time())
+            both.append((times[1] - times[0], times[2] - times[1]))
+        base, mine = (statistics.median(column) for column in zip(*both, strict=True))
+        quotients = [a / b for a, b in both]
+        spread = f"[{min(quotients):.2f}, {max(quotients):.2f}]"
+        print(f"  {name:10} {base:8.2f} {mine:8.2f} {base / mine:10.2f} {spread}")
+        rows[name] = both
+    return {"network": "preactresnet18", "images": len(x), "steps": steps, "seconds": rows}
+
+
 def main() -> None:
     command = parser(__doc__, 0.0, "nothing here: --turns says how often")
     command.add_argument("--run", type=Path, help="a run folder (default: trains one on the digits)")
-    command.add_argument("--eps", type=Ratio, help="radius in linf (default: that of the training)")
+    command.add_argument(
+        "--eps", type=Ratio, help="radius in linf (default: of the training; 1/5 if --undefended)"
+    )
     command.add_argument("--eps_l2", type=Ratio, help="radius in l2 (default: l2 is left out)")
     command.add_argument("--turns", type=int, default=3, help="runs of each (default: 3)")
+    command.add_argument("--undefended", action="store_true", help="train on clean images instead")
+    command.add_argument("--passes", type=int, help="steps of each attack, on PreActResNet-18 alone")
     options = command.parse_args()
     torch.set_num_threads(1)
     print(machine())
+    if options.passes:
+        write(options.json, {"machine": machine(), "rows": [passes(options.passes, options.turns)]})
+        return
     with tempfile.TemporaryDirectory() as folder:
-        model, saved = load_run(options.run or trained(Path(folder) / "run"), options.device)
+        make = standard if options.undefended else trained
+        model, saved = load_run(options.run or make(Path(folder) / "run"), options.device)
     x, y, _ = next(joined(split_loader(saved, "test", BATCH, options.device), None))
     rows = []
-    for norm, eps in (("linf", options.eps or saved["eps"]), ("l2", options.eps_l2)):
+    for norm, eps in (
+        ("linf", options.eps or (Ratio("1/5") if options.undefended else saved["eps"])),
+        ("l2", options.eps_l2),
+    ):
         if eps is not None:
             rows.append(compare(model, x, y, norm, float(eps), options.turns))
             write(options.json, {"machine": machine(), "rows": rows})

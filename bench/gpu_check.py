@@ -36,7 +36,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "bench"
-SOURCES = ("bat_fast", "csrc", "CMakeLists.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = (
+    *("bat_fast", "csrc", "third_party"),
+    *("CMakeLists.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE"),
+)
 NO_GPU = "no CUDA device"
 
 

@@ -4,8 +4,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from sysconfig import get_path
 
 import pytest
+from conftest import SEED
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -37,14 +39,68 @@ def install_from(folder: Path, prefix: Path) -> Path:
     return prefix
 
 
-def test_the_example_stays_in_the_ball(tmp_path):
-    prefix = install(tmp_path, "-DBAT_FAST_CUDA=0")
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory):
+    return install(tmp_path_factory.mktemp("cpp"), "-DBAT_FAST_CUDA=0")
+
+
+def test_the_example_stays_in_the_ball(prefix, tmp_path):
     build(ROOT / "examples" / "cpp", tmp_path / "example", f"-DCMAKE_PREFIX_PATH={prefix}")
     assert "inside the ball" in run(tmp_path / "example" / "pgd")
 
 
-def test_installed_files_name_no_path_of_the_build(tmp_path):
-    prefix = install(tmp_path, "-DBAT_FAST_CUDA=0")
+NUMPY_CALLER = """
+import sys
+import numpy as np
+import bat_fast_numpy as kernels
+
+assert "torch" not in sys.modules
+draw = np.random.default_rng(int(sys.argv[1]))
+clean, grad = draw.random((3, 2, 5, 7), np.float32), draw.standard_normal((3, 2, 5, 7), np.float32)
+adv, eps, size = np.empty_like(clean), 0.1, 0.03
+kernels.random_start(adv, clean, np.arange(3), eps, seed=1)
+assert 0.5 * eps < np.abs(adv - clean).max() <= eps + 1e-6
+expected = np.clip(np.clip(adv + size * np.sign(grad), clean - eps, clean + eps), 0, 1)
+kernels.linf_step(adv, grad, clean, size, eps)
+np.testing.assert_allclose(adv, expected, rtol=0, atol=1e-6)
+
+norm = lambda images: np.sqrt((images**2).sum((1, 2, 3), keepdims=True))
+moved = adv + size * grad / norm(grad) - clean
+expected = np.clip(clean + moved * np.minimum(1, eps / norm(moved)), 0, 1)
+kernels.l2_step(adv, grad, clean, size, eps)
+np.testing.assert_allclose(adv, expected, rtol=0, atol=1e-5)
+
+def refused(words, *arrays):
+    before = adv.copy()
+    try:
+        kernels.linf_step(*arrays, size, eps)
+    except (ValueError, TypeError) as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(words)
+    np.testing.assert_array_equal(adv, before)
+
+refused("adv: shares memory with clean", adv, grad, adv)
+refused("grad: must have the shape of adv", adv, grad[:2], clean)
+refused("numpy.float32", adv.transpose(0, 2, 3, 1), grad, clean)
+refused("numpy.float32", adv, grad.astype(float), clean)
+adv.setflags(write=False)
+refused("adv: the array is read-only", adv, grad, clean)
+print("equal")
+"""
+
+
+@pytest.mark.skipif(not (Path(get_path("include")) / "Python.h").exists(), reason="no headers of this Python")
+def test_the_kernels_from_numpy_without_torch(prefix, tmp_path):
+    pybind11 = pytest.importorskip("pybind11")
+    folders = f"-DCMAKE_PREFIX_PATH={prefix};{pybind11.get_cmake_dir()}"
+    module = tmp_path / "module"
+    build(ROOT / "examples" / "pybind11", module, folders, f"-DPython_EXECUTABLE={sys.executable}")
+    (module / "caller.py").write_text(NUMPY_CALLER)
+    assert "equal" in run(sys.executable, module / "caller.py", SEED)
+
+
+def test_installed_files_name_no_path_of_the_build(prefix):
     files = [path for path in prefix.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"perturb.h", "portable.h", "bat_fastConfig.cmake"}
     assert not [path for path in files if str(ROOT) in path.read_text()]

@@ -37,6 +37,14 @@ class Command(NamedTuple):
     record: bool = False
     """Whether to keep what each sample does in each epoch."""
 
+    def refuse(self, *options: str) -> None:
+        """Raise ValueError where one of these options is given: nobody would look at it."""
+        given = {"--out": self.named, "--resume": self.resume, "--seeds": bool(self.seeds)}
+        given["--record_samples"] = self.record
+        for option in options:
+            if given[option]:
+                raise ValueError(f"{option} means nothing to this study: leave it out")
+
 
 def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
     """Read the arguments of ``bat-fast train``.

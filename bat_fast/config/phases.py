@@ -24,8 +24,8 @@ def problems_of_phases(config: TrainConfig) -> Iterator[tuple[str, str]]:
                 f"data.phases.{name}",
                 f"data.phases.{name} needs one more entry than data.phases.ends, {count}, got {list(values)}",
             )
-    if phases.batches and config.data.extra.path is not None:
-        yield "data.phases.batches", "data.phases.batches does not go with data.extra"
+        if values and config.data.extra.path is not None:
+            yield f"data.phases.{name}", f"data.phases.{name} does not go with data.extra"
     if phases.batches and optim.micro_batches > min(phases.batches):
         yield "optim.micro_batches", "optim.micro_batches must be at most the least of data.phases.batches"
     marks = [mark if mark > 1 else mark * config.epochs for mark in optim.milestones]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from bat_fast.batch import Batch
-from bat_fast.evaluate.world import World
+from bat_fast.world.ranks import World
 
 
 def first(loader: Iterable[Batch], n: int | None) -> Iterator[Batch]:

@@ -23,7 +23,7 @@ from bat_fast.evaluate.groups import Sample, first, joined, shared
 from bat_fast.evaluate.kept import State
 from bat_fast.evaluate.memorised import THRESHOLD, Memorised
 from bat_fast.evaluate.verdicts import Verdicts, notes_of
-from bat_fast.evaluate.world import World
+from bat_fast.world.ranks import ALONE, World
 
 _TOGETHER = 4096  # images whose survivors share batches of AutoAttack; more would only take memory
 _CHECKED = 128  # images
@@ -53,7 +53,7 @@ def evaluate_model(
     save_adversarial: str | Path | None = None,
     tell: Tell | None = None,
     state: State | None = None,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Accuracy of a model on images as they are and under attacks, each with its 95 % interval.
 
@@ -86,8 +86,8 @@ def evaluate_model(
         tell: as in `bat_fast.attacks.AutoAttack.judge`.
         state: where to keep what is found, and what an evaluation that was killed has found. Whoever gives it
             ends it, when the result is safe.
-        world: this process is one of several, with its share of the images; all return the same, and the
-            first writes files and makes the checks.
+        world: the processes that judge together: each has all images in its loader and takes its share; all
+            return the same, and the first writes files and makes the checks.
 
     Returns:
         ``metrics`` (``SPLIT/clean_acc``, ``SPLIT/ATTACK_acc``, and ``SPLIT/worst_acc`` of several attacks, in
@@ -108,7 +108,7 @@ def evaluate_model(
     for name, file in (("per_sample", per_sample), ("save_adversarial", save_adversarial)):
         if file is not None and not Path(file).parent.is_dir():
             raise ValueError(f"{name}: there is no folder {Path(file).parent}")
-    module, world = as_module(model), world or World()
+    module = as_module(model)
     optional = {"loss": loss, "restarts": restarts, "mode": mode}
     radii, jobs = _jobs(attacks, module, eps, step_size, optional, norm=norm, seed=seed)
     most = radii[-1][0]
@@ -131,7 +131,7 @@ def evaluate_model(
     state = state or State(None)
     asked = {"n": n, "batch_size": batch_size, "split": split, "images": save_adversarial is not None}
     how = {str(radius): {name: _known(job) for name, job in some.items()} for radius, some in jobs.items()}
-    kept = state.open(module, asked | {"attacks": how, "world": list(world)})
+    kept = state.open(module, asked | {"attacks": how, "world": [world.rank, world.size]})
     memorised = None if mem_scores is None else Memorised(mem_scores, split)
     for number, batch in enumerate(groups):
         scores = memorised and {"memorised": memorised.scores(batch.index, batch.y)}
@@ -143,7 +143,7 @@ def evaluate_model(
         verdicts.add(found | (scores or {}))
         if per_sample is not None and chief and world.size == 1:
             verdicts.write(Path(per_sample), most, chief)
-    shares = world.gathered((verdicts.columns, notes))
+    shares = world.objects((verdicts.columns, notes))
     verdicts.gather(columns for columns, _ in shares)
     if not len(verdicts):
         raise ValueError(f"split {split!r}: there is no image to evaluate on")
@@ -158,7 +158,7 @@ def evaluate_model(
         result["notes"] += notes_of(result["broken_by"], len(verdicts), int(verdicts["classes"].max()))
     if mem_scores is not None:
         result["memorised"] = verdicts.parted(most, verdicts["memorised"], mem_threshold)
-    if (shown := sample.batch) and most and jobs[most] and world.rank == 0:
+    if (shown := sample.batch) and most and jobs[most] and world.first:
         ball: dict[str, Any] = {"eps": most, "norm": norm, "seed": seed}
         few = slice(room.size)  # no more than there is memory for
         findings = check_model(module, shown.x[few], shown.y[few], **ball, full=checks == "full")
@@ -168,9 +168,9 @@ def evaluate_model(
         result["curve"] = [
             {"eps": radius, "written": str(text), **verdicts.accuracies(radius)} for radius, text in radii
         ]
-    if world.rank == 0 and chief and per_sample is not None:
+    if world.first and chief and per_sample is not None:
         verdicts.write(Path(per_sample), most, chief)
-    if world.rank == 0 and chief and save_adversarial is not None:
+    if world.first and chief and save_adversarial is not None:
         said = {"eps": str(most), "norm": norm, "split": split}
         verdicts.write_images(Path(save_adversarial), most, chief, said)
     return result | (verdicts.by_class(most, classes) if per_class else {})

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bat_fast.device import pick_device
 from bat_fast.evaluate.attacks import takes
 from bat_fast.evaluate.judge import evaluate_model, several
 from bat_fast.evaluate.subject import SPLITS, Foreign, open_subject, split_loader
-from bat_fast.evaluate.world import World
+from bat_fast.world.ranks import ALONE, World
 
 __all__ = ["SPLITS", "evaluate_saved", "split_loader"]
 
@@ -28,7 +29,7 @@ def evaluate_saved(
     device: str = "auto",
     root: str | Path | None = None,
     foreign: Foreign | None = None,
-    world: World | None = None,
+    world: World = ALONE,
     **options: Any,
 ) -> dict[str, Any]:
     """Clean and robust accuracy of a saved model on a split of the data set it was trained with.
@@ -45,9 +46,9 @@ def evaluate_saved(
         seed: of the random numbers; None takes that of the training, of AutoAttack 0.
         batch_size: images at a time; the result does not depend on it, but for ``mode="replay"``.
         root: the folder of the data; None takes that of the training.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of several processes each takes its own GPU.
         foreign: how to build a model that a run did not leave, and its data.
-        world: this process is one of several, which judge the model together.
+        world: the processes that judge the model together.
         options: of `bat_fast.evaluate.judge.evaluate_model`.
 
     Returns:
@@ -61,8 +62,8 @@ def evaluate_saved(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     names = [f"pgd{steps}"] if attack is None else [attack] if isinstance(attack, str) else list(attack)
-    world = world or World()
-    subject = open_subject(path, device=world.device(device), root=root, foreign=foreign)
+    device = pick_device(device, world.local_rank, world.local_size)
+    subject = open_subject(path, device=device, root=root, foreign=foreign)
     saved = subject.described
     if eps is None and saved["eps"] is None:
         if names != ["clean"]:

@@ -32,7 +32,8 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
         print(f"eps {row['written']:<8} " + ", ".join(shown))
     if "broken_by" in evaluation:
         print("broken by " + ", ".join(f"{name} {count}" for name, count in evaluation["broken_by"].items()))
-    print("calibration error " + _listed(evaluation["calibration"]))
+    if "calibration" in evaluation:  # not in files of before
+        print("calibration error " + _listed(evaluation["calibration"]))
     for name in ("typical", "atypical") if "memorised" in evaluation else ():
         part = evaluation["memorised"][name]
         print(f"{name}, {part['n_examples']} images: " + (_listed(part.get("metrics", {})) or "-"))

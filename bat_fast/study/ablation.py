@@ -75,7 +75,7 @@ def ablate(
     """Train what is not there yet: ``ablation/CONDITION-SEED.npz`` in the folder of the study.
 
     Raises:
-        ValueError: fewer than 4 samples are atypical, or others than when the ablation began.
+        ValueError: fewer than 4 samples are atypical, or others than when the ablation began, or harmful.
     """
     if groups.train.sum() < 4:
         raise ValueError(
@@ -87,14 +87,22 @@ def ablate(
     jobs = [(condition, seed) for seed in seeds for condition in CONDITIONS]
     for number, (condition, seed) in enumerate(jobs):
         file = folder / f"{condition}-{groups.kind}-{seed}.npz"
-        if file.exists() and (read_arrays(file)["atypical"] != np.packbits(groups.train)).any():
+        before = read_arrays(file) if file.exists() else None
+        if before is not None and (before["atypical"] != np.packbits(groups.train)).any():
             raise ValueError(
                 f"{folder} was made when other samples were atypical (the study has got more models): "
                 "delete it"
             )
-        if not file.exists() and (q is not None or condition not in COMPARED[1]):
-            keep = np.ones(len(splits.train), bool)
+        keep = np.ones(len(splits.train), bool)
+        wanted = q is not None or condition not in COMPARED[1]
+        if wanted:
             keep[left_out(groups, q, condition, seed)] = False
+        if wanted and before is not None and (before["left_out"] != np.packbits(~keep)).any():
+            raise ValueError(
+                f"{file} was made with another RUN, in which other samples were harmful: give that one, or "
+                "delete the files of harmful and benign"
+            )
+        if wanted and before is None:
             some = splits._replace(train=splits.train.part(torch.from_numpy(np.flatnonzero(keep))))
             found = answers(replace(config, seed=seed), some, attack, device, whole=splits.train)
             write_arrays(

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from bat_fast import data
+from bat_fast._seal import check_text
 from bat_fast.runs.folder import RunFolder
 from bat_fast.study.proxies import HARDER, proxies
 from bat_fast.study.rank import Correlation, spearman
@@ -39,8 +40,11 @@ def train_split(run: Path) -> data.Splits:
     file = RunFolder(run).config
     if not file.exists():
         raise FileNotFoundError(f"{run} is no run folder: there is no config.yaml in it")
+    check_text(file)
     said = yaml.safe_load(file.read_text())
-    settings, choose = said["data"], said["eval"]["choose"]
+    settings, choose = said["data"], said["eval"].get("choose", "val")  # an older run says nothing
+    if settings["name"] == data.GIVEN:
+        raise ValueError(f"{run} was trained on data from Python, which a study cannot read again")
     known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
     splits = data.load(settings["name"], seed=said["seed"], **known)
     if choose != "val" and len(splits.val):

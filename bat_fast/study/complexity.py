@@ -48,11 +48,11 @@ def distance(model: nn.Module, start: nn.Module) -> float:
 
     Args:
         model: as trained.
-        start: the same network with the weights that training began with.
+        start: the same network with the weights that training began with, on any device.
     """
     there = dict(start.named_parameters())
     squares = [
-        float((p.detach().double() - there[name].detach().double()).square().sum())
+        float((p.detach().double() - there[name].detach().to(p.device).double()).square().sum())
         for name, p in model.named_parameters()
         if p.requires_grad
     ]
@@ -60,14 +60,19 @@ def distance(model: nn.Module, start: nn.Module) -> float:
 
 
 def log_spectral(model: nn.Module) -> float:
-    """``sum_l log sigma_max(W_l)``, and the log of the largest scale of each batch norm."""
+    """``sum_l log sigma_max(W_l)``, and the log of the largest scale of each batch norm; ``-inf`` with a
+    layer of zeros."""
     total = 0.0
     for layer in model.modules():
         if isinstance(layer, _LAYERS):
-            total += math.log(float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1).double(), 2)))
+            total += _log(torch.linalg.matrix_norm(layer.weight.detach().flatten(1).double(), 2))
         elif isinstance(layer, _NORMS):
-            total += math.log(float(_scale(layer).abs().max()))
+            total += _log(_scale(layer).abs().max())
     return total
+
+
+def _log(size: Tensor) -> float:
+    return float(size.double().log())
 
 
 def path_norm(model: nn.Module, image: tuple[int, ...]) -> float:

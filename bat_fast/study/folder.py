@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from torch import nn
 
 from bat_fast._atomic import atomic_text
 from bat_fast._lock import Lock
 from bat_fast._seal import check_text, is_whole, sealed, sealed_text
 from bat_fast.config import TrainConfig
+from bat_fast.evaluate.attacks import make_attack
 from bat_fast.runs.plain import check_same, plain
 from bat_fast.study.sealed_arrays import Array, read_arrays, write_arrays
 
@@ -42,6 +44,11 @@ class Plan:
             raise ValueError(f"--k must be at least 2, got {self.k}: a difference needs models of both kinds")
         if not 0 < self.ratio < 1:
             raise ValueError(f"--ratio must be in (0, 1), got {self.ratio:g}: 0.7 is usual")
+        if self.attack is not None:
+            try:
+                make_attack(self.attack, nn.Identity())
+            except ValueError as error:
+                raise ValueError(f"--attack: {error}") from None
 
 
 class Status(NamedTuple):

@@ -18,7 +18,7 @@ from bat_fast.train import build
 from bat_fast.train.feed import Feed
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.optimizer import set_rate
-from bat_fast.train.snapshot import begin_epoch
+from bat_fast.train.snapshot import Good, begin_epoch, leave_out, state_of
 from bat_fast.train.validation import eval_attack
 
 
@@ -26,7 +26,7 @@ def train_model(config: TrainConfig, splits: data.Splits, device: str) -> nn.Mod
     """The model that the last epoch leaves: bit for bit the one of a run with these settings and data.
 
     A run validates after each epoch and writes checkpoints; here is neither, so that no image is looked at
-    but those of ``splits.train``.
+    but those of ``splits.train``, and nothing ends early (``eval.patience``, ``on_collapse``).
 
     Args:
         config: the settings.
@@ -39,21 +39,27 @@ def train_model(config: TrainConfig, splits: data.Splits, device: str) -> nn.Mod
     build.check(config)
     config = settled(config)
     optim = in_fractions(config).optim
-    set_backends(config.cuda.tf32, config.cuda.benchmark)
+    set_backends(config.cuda.tf32, config.cuda.benchmark, deterministic=config.deterministic)
     feed = Feed(config, device, splits)
-    loader, train = feed.train, feed.splits.train
+    train = feed.splits.train
     parts = build.parts(config, feed.shape, device, samples=feed.ids, mean=train.mean, std=train.std)
-    steps = config.epochs * len(loader)
+    good, every = Good(config.optim.on_nonfinite), config.checkpoint_every
     for epoch in range(config.epochs):
-        meter, done = EpochMeter(device), epoch / config.epochs
+        loader = feed.training(epoch)
+        meter, done, steps = EpochMeter(device), epoch / config.epochs, config.epochs * len(loader)
         begin_epoch(config.seed, epoch, None, loader, meter, parts.step)
         parts.step.set_progress(done)
         parts.model.train()
         for number, batch in enumerate(loader, epoch * len(loader)):
             set_rate(parts.optimizer, optim, number, steps)
             parts.step(batch, epoch, meter, awp=done >= optim.awp_start)
-            if parts.average is not None and done >= optim.average_start and not parts.step.health.left_out:
+            if parts.step.health.left_out:
+                leave_out(parts, good, meter, number)
+            elif parts.average is not None and done >= optim.average_start:
                 parts.average.update_parameters(parts.model)
+            if every and (number + 1) % every == 0:  # where a run has a checkpoint, to which it may go back
+                good.note(state_of(parts), due=True)
+        good.note(state_of(parts), due=True)
     parts.step.health.settle()
     return parts.evaluated
 

@@ -19,7 +19,7 @@ from bat_fast.methods import Terms
 from bat_fast.study.lean import correctness
 from bat_fast.study.sealed_arrays import Array, read_arrays, write_arrays
 from bat_fast.train import Observer
-from bat_fast.train.validation import eval_attack
+from bat_fast.train.validation import eval_attack, validation_attack
 
 if TYPE_CHECKING:
     from bat_fast.train import Trainer
@@ -34,29 +34,42 @@ class SampleRecord(Observer):
     These are of the logits that the method fits to the labels (attacked images, but for `trades` and the
     like), in train mode, before the update. A step keeps the logits alone, which are looked at once for many;
     the host is not waited for. A sample that an epoch has not met, or whose epoch was interrupted, is NaN.
+    Of several processes each sees the whole batch, and the first keeps it.
 
     Raises:
         TypeError: the method does not say which logits it fits.
+        ValueError: the run that goes on has not been recorded so far.
     """
 
     def __init__(self) -> None:
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
         self._numbers = 0
+        self._keeps = True
 
     def begin(self, trainer: Trainer) -> None:
         """Make room for the samples; what later epochs of an abandoned try have left is deleted."""
+        self._keeps, number = trainer.world.first, trainer.epoch
+        if not self._keeps:
+            return
         self._ids = trainer.splits.train.index
-        self._folder = _open(trainer, "epoch")
-        write_arrays(
-            self._folder / "ids.npz",
-            {"index": self._ids.numpy(), "labels": trainer.splits.train.labels.numpy()},
-        )
         self._table = torch.full((trainer.feed.ids, 3), torch.nan, device=trainer.device)
+        ids = trainer.folder.path / FOLDER / "ids.npz"
+        if number and not ids.exists():
+            raise ValueError(f"record_samples: {number} epochs of this run are not recorded; leave it out")
+        self._folder = _open(trainer, "epoch")
+        write_arrays(ids, {"index": self._ids.numpy(), "labels": trainer.splits.train.labels.numpy()})
+        if number and not self._file(number).exists():  # killed between the checkpoint and the record
+            self._write(number)
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"epoch-{number:04}.npz"
 
     def step(self, batch: Batch, terms: Terms, epoch: int) -> None:  # noqa: ARG002
         """Note what the batch did."""
         if terms.logits is None:
             raise TypeError("record_samples: the method does not say which logits it fits; leave it out")
+        if not self._keeps:
+            return
         self._held.append((terms.logits, batch.y, batch.index))
         self._numbers += terms.logits.numel()
         if self._numbers > _MOST:
@@ -76,11 +89,15 @@ class SampleRecord(Observer):
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Write the epoch."""
-        self._settle()
+        if self._keeps:
+            self._settle()
+            self._write(row["epoch"])
+
+    def _write(self, number: int) -> None:
         rows = self._table.cpu()[self._ids]
         margin, loss, q = rows[:, 0], rows[:, 1], rows[:, 2].exp()
         arrays = {name: _half(value) for name, value in (("margin", margin), ("loss", loss), ("q", q))}
-        write_arrays(self._folder / f"epoch-{row['epoch']:04}.npz", arrays, compress=False)
+        write_arrays(self._file(number), arrays, compress=False)
         self._table.fill_(torch.nan)
 
 
@@ -90,7 +107,7 @@ class JudgedRecord(Observer):
     Nothing is chosen by it: it is what a study looks at.
 
     Args:
-        every: epochs between two of them; the last epoch always counts.
+        every: epochs between two of them; the last epoch always counts, early as it may be.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -98,7 +115,10 @@ class JudgedRecord(Observer):
 
     def begin(self, trainer: Trainer) -> None:
         """Make room for it."""
-        self._trainer, self._folder = trainer, _open(trainer, "judged")
+        self._trainer = trainer
+        if not trainer.world.first:
+            return
+        self._folder = _open(trainer, "judged")
         test = trainer.splits.test
         arrays = {"index": test.index.numpy(), "labels": test.labels.numpy()}
         write_arrays(self._folder / "test-ids.npz", arrays)
@@ -107,9 +127,10 @@ class JudgedRecord(Observer):
         """Judge the model and write it."""
         trainer, number = self._trainer, row["epoch"]
         config, model = trainer.config, trainer.evaluated
-        if number % self.every and number != config.epochs:
+        last = number == config.epochs or trainer.stopped
+        if not trainer.world.first or (number % self.every and not last):
             return
-        attack = eval_attack(config, model, f"pgd{config.eval.val_steps}")
+        attack = eval_attack(config, model, validation_attack(config.eval))
         splits: tuple[tuple[str, data.Source], ...] = (
             ("train", trainer.splits.train),
             ("test", trainer.splits.test),

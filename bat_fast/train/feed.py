@@ -86,9 +86,9 @@ class Feed:
         return self._eval[split]
 
     def part(self, split: str, where: Tensor) -> data.Loader:
-        """As `eval`, the images at the places ``where`` [N] alone."""
+        """As `eval`, the images at the places ``where`` [N] alone, and all of them for every process."""
         source = getattr(self.splits, split).part(where)
-        return self._loader(source, self.config.eval.batch_size, shuffle=False)
+        return self._loader(source, self.config.eval.batch_size, shuffle=False, rank=0, world_size=1)
 
     @property
     def ids(self) -> int:
@@ -143,6 +143,5 @@ class Feed:
             kind=config.data.loader,
             seed=config.seed,
             device=self._device,
-            **common,
-            **options,
+            **common | options,
         )

@@ -134,4 +134,4 @@ def advice(last: Path, keep: Callable[[], str]) -> Iterator[None]:
 def saturated(images: Sequence[Tensor]) -> Tensor:
     """The share of pixels that are 0 or 1, where the ball of an attack is cut off."""
     counts = [torch.eq(x, x.round()).sum() for x in images]
-    return torch.stack(counts).sum() / sum(x.numel() for x in images)
+    return torch.stack(counts).sum().to(images[0].dtype) / sum(x.numel() for x in images)

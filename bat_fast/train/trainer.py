@@ -55,8 +55,7 @@ class Trainer:
         model: what is trained, instead of the one that ``config.model`` names: a module that takes pixels in
             [0, 1] and returns logits (`bat_fast.models.wrap`). Its own weights are trained.
         observers: told of every step and every epoch (`bat_fast.train.Observer`).
-        world: the processes that train together, of `bat_fast.world.launch.joined`; each makes a trainer with
-            the same arguments, and the first of them writes.
+        world: the processes of `bat_fast.world.launch.joined`; each makes this trainer, the first writes.
 
     Raises:
         ValueError: a setting is out of range, or the run in ``out`` had other settings.

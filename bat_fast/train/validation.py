@@ -84,7 +84,7 @@ def autoattack(config: TrainConfig, feed: Feed, model: nn.Module, device: str) -
     print(f"AutoAttack on {count} test images; eval.autoattack 0 leaves it out", flush=True)
     loader = feed.part("test", torch.linspace(0, len(source) - 1, count).long())
     ball: dict[str, Any] = {"eps": float(config.attack.eps), "norm": config.attack.norm}
-    found = evaluate_model(model, loader, ["aa"], **ball)
+    found = evaluate_model(model, loader, ["aa"], **ball, world=feed.world)
     name = metric("test", "aa")
     return {
         "metrics": {name: found["metrics"][name]},

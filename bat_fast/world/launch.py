@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from bat_fast.world.ranks import World
@@ -50,12 +52,16 @@ def place_in(environ: Mapping[str, str]) -> Place | None:
 
 
 @contextmanager
-def joined(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
+def joined(environ: Mapping[str, str] = os.environ, patience: float = _TIMEOUT) -> Iterator[World]:
     """Meet the other processes of the run; alone where there are none.
 
     NCCL carries what is on GPUs, Gloo what is on CPUs. What ranks other than 0 print goes nowhere. An
     exception on one rank ends all of them: the first that fails raises it, the others leave with status 1
     and say nothing.
+
+    Args:
+        environ: what ``torchrun`` or ``srun`` says.
+        patience: seconds that a process waits for the others, where ``BAT_FAST_TIMEOUT`` says nothing else.
 
     Raises:
         ValueError: the environment is incomplete. RuntimeError: another process has gone.
@@ -70,7 +76,7 @@ def joined(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
 
     from bat_fast.world.ranks import Ranks
 
-    store = _meet(place, environ)
+    store = _meet(place, environ, patience)
     world, ended = Ranks(store, place.local_rank, place.local_size), threading.Event()
     threading.Thread(target=_watch, args=(store, ended, place.rank), daemon=True).start()
     try:
@@ -84,16 +90,20 @@ def joined(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
             if world.first:
                 raise
             raise SystemExit(getattr(error, "status", 130)) from None
-        if not _is_first_to_fail(store, error):
-            raise SystemExit(1) from None
-        time.sleep(2 * _POLL)  # the others learn of it from the store, which may end with this process
+        with _without_sigterm():
+            if not _is_first_to_fail(store, error):
+                raise SystemExit(1) from None
+            time.sleep(2 * _POLL)  # the others learn of it from the store, which may end with this process
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
-            raise RuntimeError(f"another process has ended, or does not answer ({_short(error)})") from error
+            raise RuntimeError(
+                "another process has ended, or does not answer: its own last line may say why; without one "
+                "it was killed, for want of memory or with its machine"
+            ) from error
         raise
     dist.destroy_process_group()
 
 
-def _meet(place: Place, environ: Mapping[str, str]) -> Any:
+def _meet(place: Place, environ: Mapping[str, str], usual: float) -> Any:
     """Make the process group; a store for notes."""
     import torch
     from torch import distributed
@@ -105,11 +115,12 @@ def _meet(place: Place, environ: Mapping[str, str]) -> Any:
         os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
         os.environ.setdefault("RANK", str(place.rank))
         os.environ.setdefault("WORLD_SIZE", str(place.size))
-    patience = timedelta(seconds=float(environ.get("BAT_FAST_TIMEOUT", _TIMEOUT)))
+    patience = timedelta(seconds=float(environ.get("BAT_FAST_TIMEOUT", usual)))
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= place.local_size
     if gpus:
         torch.cuda.set_device(place.local_rank)
     store, _, _ = next(iter(dist.rendezvous("env://", timeout=patience)))
+    store = dist.PrefixStore(_round(store, place, patience), store)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if gpus else "gloo",
         store=dist.PrefixStore("group", store),
@@ -118,6 +129,30 @@ def _meet(place: Place, environ: Mapping[str, str]) -> Any:
         timeout=patience,
     )
     return dist.PrefixStore("bat_fast", store)
+
+
+def _round(store: Any, place: Place, patience: timedelta) -> str:
+    """A name that the processes have in common, and those before a restart had not.
+
+    The agent of torchrun keeps its store over a restart, with the addresses of those that are gone. So each
+    process asks under a name of its own, and rank 0 answers whoever asks until all have heard it.
+    """
+    name, deadline = uuid4().hex, time.monotonic() + patience.total_seconds()
+    if place.rank:
+        store.set(f"asks/{place.rank}", name)
+        name = store.get(f"answer/{name}").decode()
+        store.set(f"heard/{name}/{place.rank}", "")
+        return name
+    missing = set(range(1, place.size))
+    while missing:
+        for rank in missing:
+            if store.check([f"asks/{rank}"]):
+                store.set(f"answer/{store.get(f'asks/{rank}').decode()}", name)
+        missing = {rank for rank in missing if not store.check([f"heard/{name}/{rank}"])}
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"rank {min(missing)} of {place.size} has not come")
+        time.sleep(_POLL / 10)
+    return name
 
 
 def _watch(store: Any, ended: threading.Event, rank: int) -> None:
@@ -144,6 +179,19 @@ def _is_first_to_fail(store: Any, error: BaseException) -> bool:
 
 
 @contextmanager
+def _without_sigterm() -> Iterator[None]:
+    """The agent of torchrun sends it at once to those who are left; they end anyhow, and say why."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def _quiet(rank: int) -> Iterator[None]:
     """Nothing is printed by ranks other than 0, but for errors."""
     if rank == 0:
@@ -152,10 +200,6 @@ def _quiet(rank: int) -> Iterator[None]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():  # noqa: PTH123
         warnings.simplefilter("ignore")
         yield
-
-
-def _short(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def said_by(environ: Mapping[str, str] = os.environ) -> str:

@@ -82,10 +82,11 @@ def test_it_says_what_the_model_says(name, dtype):
         (logits, grad), (exact, exact_grad) = answer(network, x), answer(Plain(model, None), x)
     tolerance = 1e-11 if dtype == torch.float64 else 1e-5
     assert (logits - exact).norm() <= tolerance * exact.norm()
-    # A ReLU at a rounded 0 may switch: in float32 single pixels differ.
-    assert (grad - exact_grad).norm() <= max(
-        tolerance, 1e-11 if dtype == torch.float64 else 1e-3
-    ) * exact_grad.norm()
+    # A ReLU at a rounded 0 may switch: in float32 single images differ, by as much as it carries.
+    off = (grad - exact_grad).flatten(1).norm(dim=1) > 10 * tolerance * exact_grad.flatten(1).norm(
+        dim=1
+    ).mean()
+    assert off.sum() <= (2 if dtype == torch.float32 else 0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from bat_fast.attacks import APGD, PGD, AutoAttack, Square, autoattack
 from bat_fast.attacks.room import Room
@@ -97,16 +97,17 @@ def test_processes_share_the_images(model, tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    other = child(0, "eval", model, *WORDS, "--per_sample", tmp_path / "b.csv", **world, RANK="1")
-    for name, value in {**world, "RANK": "0"}.items():
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    other = child(
+        0, "eval", model, *WORDS, "--per_sample", tmp_path / "b.csv", **world, RANK="1", LOCAL_RANK="1"
+    )
+    for name, value in {**world, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     try:
         found, said = evaluated(model, tmp_path / "shared")
         assert other.wait(60) == 0
     finally:
         other.kill()
-        distributed.destroy_process_group()
     assert found == whole
     assert not place_for(model).exists()
     assert said["n_examples"] == 60

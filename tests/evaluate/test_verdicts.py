@@ -13,7 +13,7 @@ from bat_fast.evaluate import load_run
 from bat_fast.evaluate.autoattack import evaluate_autoattack
 from bat_fast.evaluate.groups import first, joined
 from bat_fast.evaluate.saved import evaluate_saved, split_loader
-from bat_fast.evaluate.verdicts import COLUMNS, notes_of
+from bat_fast.evaluate.verdicts import COLUMNS, Verdicts, notes_of
 from bat_fast.train import Trainer
 
 
@@ -158,3 +158,9 @@ class Terminal:
 
     def flush(self):
         pass
+
+
+def test_a_process_without_an_image_has_the_verdicts_of_the_others():
+    found = Verdicts("test", {})
+    found.gather([{"position": torch.tensor([0]), "label": torch.tensor([7])}, {}])
+    assert (len(found), found["label"].tolist()) == (1, [7])

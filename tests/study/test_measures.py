@@ -68,6 +68,12 @@ def test_paths_through_batch_norm_are_those_of_the_folded_network(activation):
     assert complexity.path_norm(model, (1, 8, 8)) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_a_layer_of_zeros_has_no_spectral_norm():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    nn.init.zeros_(model[1].weight)  # as the last norm of a residual branch begins
+    assert complexity.log_spectral(model) == -math.inf
+
+
 def test_no_path_through_what_is_not_known():
     model = nn.Sequential(nn.Flatten(), nn.Sequential(nn.LayerNorm(4)), nn.Linear(4, 2))
     with pytest.raises(ValueError, match="LayerNorm"):

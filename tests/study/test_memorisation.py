@@ -10,13 +10,14 @@ import torch
 
 from bat_fast import data
 from bat_fast.cli import main
-from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio
+from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, PhasesConfig, Ratio
 from bat_fast.study.folder import Plan, StudyFolder
 from bat_fast.study.jobs import read_splits, work, work_together
 from bat_fast.study.lean import correctness, train_model
 from bat_fast.study.scores import read_scores, write_scores
 from bat_fast.study.subset import subset
-from bat_fast.train import Trainer
+from bat_fast.train import Trainer, build
+from bat_fast.train.step import TrainStep
 
 PLAN = Plan(k=3, ratio=0.7, attack="pgd1", seed=0)
 
@@ -58,11 +59,26 @@ def test_every_sample_is_seen_by_its_share_of_the_models():
 
 
 @pytest.mark.slow
-def test_a_model_of_a_study_is_that_of_a_run(config, tmp_path):
-    ema = OptimConfig(lr=0.05, schedule="cyclic", average="ema", average_decay=0.9)
-    config = replace(config, epochs=2, optim=ema, eval=replace(config.eval, choose="last"))
+def test_a_model_of_a_study_is_that_of_a_run(config, tmp_path, monkeypatch):
+    phases = replace(config.data, phases=PhasesConfig(ends=(1,), batches=(512, 256)))
+    ema = OptimConfig(
+        lr=0.05, schedule="cyclic", average="ema", average_decay=0.9, on_nonfinite="restore", clip=1.0
+    )
+    config = replace(config, epochs=2, data=phases, optim=ema, eval=replace(config.eval, choose="last"))
+    made = []
+
+    class Broken(TrainStep):  # a NaN in the third step of the second epoch
+        def __call__(self, *args, **options):
+            made.append(1)
+            if len(made) % 9 == 6:
+                next(self.model.parameters()).data.view(-1)[0] = torch.nan
+            return super().__call__(*args, **options)
+
+    monkeypatch.setattr(build, "TrainStep", Broken)
     trainer = Trainer(config, tmp_path / "run", progress=False)
     trainer.fit()
+    assert len(made) == 3 + 6
+    assert trainer.rows[1]["train/left_out"] == 1
     model = train_model(config, data.load("digits", seed=0), "cpu")
     wanted = trainer.evaluated.state_dict()
     for name, value in model.state_dict().items():
@@ -114,6 +130,17 @@ def test_done_models_stay_and_running_ones_are_left_alone(study, config, tmp_pat
         holder.kill()  # as a machine does that is switched off
         holder.join()
     assert other.status() == ([], [], [0, 1, 2])
+
+
+def test_a_study_that_cannot_be_judged_or_compared_does_not_begin(tmp_path, capsys):
+    words = ["study", "memorisation", "--recipe", "digits-pgd-at", "--device", "cpu"]
+    for more, text in (
+        (["--attack", "pgd10x"], "--attack: there is no attack 'pgd10x'"),
+        (["--mem_scores", str(tmp_path / "none.npz")], "--mem_scores: there is no"),
+    ):
+        assert main([*words, *more, "--out", str(tmp_path / "study")]) == 2
+        assert text in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_study_or_a_damaged_one_is_refused(study, config, tmp_path):

@@ -1,4 +1,7 @@
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -6,9 +9,11 @@ import torch
 from conftest import SEED
 from torch.nn import functional as F
 
+from bat_fast import data
 from bat_fast.batch import Batch
 from bat_fast.cli import main
 from bat_fast.methods import Terms
+from bat_fast.study.compare import train_split
 from bat_fast.study.proxies import proxies
 from bat_fast.study.rank import ranks, spearman
 from bat_fast.study.record import JudgedRecord, SampleRecord, read_judged, read_record
@@ -52,6 +57,54 @@ def test_an_observer_changes_nothing_and_a_resumed_run_has_every_epoch(recorded,
     for row, margin, loss in zip(trainer.rows, table["margin"], table["loss"], strict=True):
         assert (margin > 0).mean() == pytest.approx(row["train/robust_acc"], abs=2e-3)
         assert np.log1p(loss).mean() < 3
+
+
+class _Trainer(NamedTuple):
+    """What a record asks a trainer."""
+
+    splits: data.Splits
+    feed: SimpleNamespace
+    folder: SimpleNamespace
+    epoch: int = 0
+    device: str = "cpu"
+    world: SimpleNamespace = SimpleNamespace(first=True)
+
+
+@pytest.fixture
+def asked(tmp_path):
+    splits = data.load("digits", seed=0)
+    return _Trainer(
+        splits, SimpleNamespace(ids=int(splits.train.index.max()) + 1), SimpleNamespace(path=tmp_path)
+    )
+
+
+def test_a_kill_between_checkpoint_and_record_loses_one_epoch(asked, tmp_path):
+    record, n = SampleRecord(), len(asked.splits.train)
+    batch = Batch(torch.zeros(n, 1), asked.splits.train.labels, asked.splits.train.index)
+    terms = Terms(torch.zeros(()), torch.zeros(n), {}, torch.randn(n, 10))
+    record.begin(asked)
+    record.step(batch, terms, 0)
+    record.epoch({"epoch": 1})
+    record = SampleRecord()
+    record.begin(asked._replace(epoch=2))  # the second is done, and its record was not written
+    record.step(batch, terms, 2)
+    record.epoch({"epoch": 3})
+    assert np.isnan(read_record(tmp_path)[2]["margin"]).all(1).tolist() == [False, True, False]
+
+
+def test_a_record_that_begins_late_is_refused(asked, tmp_path):
+    with pytest.raises(ValueError, match="record_samples: 2 epochs of this run are not recorded"):
+        SampleRecord().begin(asked._replace(epoch=2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_of_several_processes_keeps_the_record(asked, tmp_path):
+    record = SampleRecord()
+    record.begin(asked._replace(world=SimpleNamespace(first=False)))
+    batch = Batch(*[torch.zeros(2, dtype=torch.int64)] * 3)
+    record.step(batch, Terms(torch.zeros(()), torch.zeros(2), {}, torch.zeros(2, 3)), 0)
+    record.epoch({"epoch": 1})
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_step_leaves_is_the_definition(tmp_path):
@@ -142,6 +195,12 @@ def test_the_command_writes_and_compares(recorded, tmp_path, capsys):
         assert found["index"].tolist() == ids.tolist()
     assert main(["study", "proxies", str(tmp_path)]) == 2
     assert "--record_samples" in capsys.readouterr().err
+
+
+def test_the_data_of_an_older_run():
+    """Its settings have no `eval.choose`."""
+    stored = Path(__file__).parents[1] / "runs" / "stored"
+    assert len(train_split(stored).train) == 1258
 
 
 def test_a_record_with_a_gap_is_refused(recorded, tmp_path):

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import signal
 from html.parser import HTMLParser
 
 import numpy as np
@@ -127,6 +128,8 @@ def test_bad_words_are_one_line(folders, tmp_path, capsys):
         (["report", str(study.path), "--out", str(tmp_path)], "is a folder"),
         (["ablation", str(run)], "no folder of a study"),
         (["dynamics", "--judge_every", "0"], "--judge_every"),
+        (["random-labels", "--recipe", "digits-pgd-at", "--out", "x"], "--out means nothing to this study"),
+        (["memorisation", "--recipe", "digits-pgd-at", "--seeds", "0"], "--seeds means nothing"),
     ):
         assert main(["study", *words]) == 2
         error = capsys.readouterr().err
@@ -147,3 +150,32 @@ def test_an_ablation_trains_what_is_missing(folders, tmp_path):
     others = groups._replace(train=np.roll(groups.train, 1))
     with pytest.raises(ValueError, match="more models"):
         ablate(study, config, others, None, [0], "cpu")
+    q = np.linspace(0, 1, len(groups.train))
+    keep = np.ones(len(groups.train), bool)
+    for condition in CONDITIONS[3:]:
+        keep[:] = True
+        keep[left_out(groups, q, condition, 0)] = False
+        bits = {"left_out": np.packbits(~keep), "atypical": np.packbits(groups.train)}
+        write_arrays(study.path / "ablation" / f"{condition}-robust-0.npz", bits)
+    ablate(study, config, groups, q, [0], "cpu")  # nothing is missing
+    with pytest.raises(ValueError, match=r"harmful-robust-0.npz was made with another RUN"):
+        ablate(study, config, groups, 1 - q, [0], "cpu")
+
+
+def test_a_dry_run_of_a_study_trains_nothing(tmp_path, capsys):
+    words = ["--recipe", "digits-pgd-at", "--dry-run", "--device", "cpu"]
+    for name in ("memorisation", "dynamics", "random-labels"):
+        out = [] if name == "random-labels" else ["--out", str(tmp_path / name)]
+        assert main(["study", name, *words, *out]) == 0
+        assert "ok: digits" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_that_is_told_to_end_says_so_to_a_scheduler(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "fit", interrupted)
+    words = ["--recipe", "digits-pgd-at", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(["study", "dynamics", *words, "--judge_every", "5"]) == 75
+    assert "--judge_every 5" in capsys.readouterr().err

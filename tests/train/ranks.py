@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from bat_fast import data
+from bat_fast.attacks import APGD, autoattack
 from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio, TrainConfig
 from bat_fast.models.base import Classifier, Spec
@@ -25,7 +26,7 @@ from bat_fast.train.meter import EpochMeter
 from bat_fast.world.launch import joined
 from bat_fast.world.ranks import World
 
-COUNT, BATCH, CLASSES = 46, 13, 5  # uneven shares, and an uneven end
+COUNT, BATCH, CLASSES = 47, 13, 5  # uneven shares, and an uneven end
 ALL = {"awp": 0.01, "clip": 0.5, "label_smoothing": 0.1, "micro_batches": 2}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # method, and settings of optim
     "standard": ({"name": "standard"}, {}),
@@ -47,6 +48,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # method, and setti
     "hr": ({"name": "holistic", "form": "hr", "alpha": 0.1}, {}),
     "te": ({"name": "te", "start": 0, "end": 2}, {"micro_batches": 2}),
     "gairat": ({"name": "gairat", "start": 0}, {}),
+    "gkl": ({"name": "gkl", "gamma": 0.5}, {"micro_batches": 2}),
+    "kd_swa": ({"name": "kd_swa", "helper": "given below", "robust_helper": "given below"}, {}),
+    "mlcat": ({"name": "mlcat"}, {}),
+    "rebat": ({"name": "rebat", "start": 0}, {"average": "ema"}),
     "mail": ({"name": "mail", "start": 0, "normalize": "mean"}, {}),
     "hat": ({"name": "hat", "helper": "given below"}, {}),
     "score": ({"name": "score"}, {}),
@@ -85,7 +90,7 @@ def weights(model: nn.Module) -> Tensor:
 
 
 def train(
-    case: str, world: World, *, sync_bn: bool = True, steps: int = 3, epochs: int = 1
+    case: str, world: World, *, sync_bn: bool = True, steps: int = 3, epochs: int = 2
 ) -> dict[str, Any]:
     """Some epochs of a case: weights, adversarial images, metrics, and what the method remembers."""
     method, optim = CASES[case]
@@ -113,9 +118,12 @@ def train(
             mine = ids.tensor_split(world.size)[world.rank]
             terms = parts.step(Batch(*(rows[mine] for rows in batch)), epoch, EpochMeter("cpu"))
             assert len(terms.per_sample) == len(ids)
+            if parts.average is not None:
+                parts.average.update_parameters(parts.model)
             metrics.append(torch.stack([terms.total, *terms.metrics.values()]).double())
-    memory = parts.method.memory()
-    found = [weights(parts.model), torch.stack(metrics), *seen, *([] if memory is None else [memory])]
+    kept = [parts.method.memory(), *parts.method.state_dict().values()]
+    kept = [tensor for tensor in kept if isinstance(tensor, Tensor)]
+    found = [weights(parts.model), torch.stack(metrics), *seen, *kept]
     return {"found": found, "same": len({str(w.tolist()) for w in world.objects(found[0])}) == 1}
 
 
@@ -163,6 +171,11 @@ class Stop(Observer):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def short() -> None:
+    """Let AutoAttack be one attack of few steps."""
+    autoattack._VERSIONS["standard"] = {"apgd-ce": (APGD, {"steps": 2})}
+
+
 RUN = TrainConfig(
     epochs=2,
     batch_size=BATCH,
@@ -170,8 +183,14 @@ RUN = TrainConfig(
     method={"name": "bat"},
     attack=AttackConfig(eps=Ratio("1/10"), steps=2),
     optim=OptimConfig(lr=0.2, sync_bn=True, average="ema"),
-    eval=EvalConfig(val_steps=2, test_steps=2, batch_size=8),
+    eval=EvalConfig(val_steps=2, test_steps=2, batch_size=8, autoattack=9),
 )
+
+
+def final(results: dict[str, Any]) -> dict[str, Any]:
+    """What the final test says: accuracies, and all of AutoAttack."""
+    test = {name: value for name, value in results["metrics"].items() if name.startswith("test/")}
+    return test | results["autoattack"]
 
 
 def trainer(folder: Path, world: World, **options: Any) -> Trainer:
@@ -194,13 +213,14 @@ def main(folder: Path) -> None:
     """All of it; at the end one process fails, if the word ``fail`` is given."""
     torch.set_num_threads(1)
     finish.draw_curves = lambda *_, **__: None  # type: ignore[assignment]  # takes as long as all the rest
+    short()
     with joined() as world:
         results: dict[str, Any] = {case: train(case, world) for case in CASES}
         results["local"] = train("bat", world, sync_bn=False)
         results["collectives"] = [collectives(world, steps) for steps in (1, 4)]
         run = trainer(folder / f"run-{world.size}", world)
-        run.fit()
-        results["run"] = {"found": [weights(run.model)], "rows": run.rows}
+        found = final(run.fit())
+        results["run"] = {"found": [weights(run.model)], "rows": run.rows, "tested": found}
         stopped = trainer(folder / "stopped", world, observers=[Stop(6)] * (world.rank == 1))
         with suppress(KeyboardInterrupt):
             stopped.fit()

@@ -1,6 +1,7 @@
 """NaN and infinity in training: found in the step they appear in, and never written to a checkpoint."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from bat_fast.batch import Batch
 from bat_fast.config import OptimConfig
 from bat_fast.data.order import count_steps, shares
 from bat_fast.runs.checkpoint import load_checkpoint
-from bat_fast.train import Trainer
+from bat_fast.train import Observer, Trainer
 from bat_fast.train.health import Health, check_weights
+from bat_fast.train.together import check_same_weights
 
 
 class Poisoned:
@@ -60,13 +62,10 @@ def test_skip_leaves_the_update_out(small, tmp_path, capsys):
     trainer = poisoned(with_policy(small, "skip", epochs=1), tmp_path / "run", {2, 4})
     seen = {}
 
-    class Watch:
+    class Watch(Observer):
         def step(self, *_):
             state = {name: value.clone() for name, value in trainer.model.state_dict().items()}
             seen[len(seen)] = state
-
-        def epoch(self, row):
-            pass
 
     trainer.observers = (Watch(),)
     trainer.fit()
@@ -184,3 +183,15 @@ def test_a_training_loader_leaves_no_sample_alone():
     assert len(train) == 3
     assert [len(b.y) for b in data.create_loader(source, 4, shuffle=False, seed=0)] == [4, 4, 4, 1]
     assert len(data.create_loader(source, 1, shuffle=True, seed=0)) == 13
+
+
+@pytest.mark.parametrize("value", [-torch.inf, torch.nan, 1.0])
+def test_processes_with_the_same_weights_may_have_any_values(value):
+    """A mask of attention may be infinite, and a NaN is not what a drift between processes is."""
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor([0.0, value]))
+    others = SimpleNamespace(size=2, objects=lambda own: [own, own])
+    check_same_weights(others, model)
+    drifted = SimpleNamespace(size=2, objects=lambda own: [own, [own[0] * 1.01, *own[1:]]])
+    with pytest.raises(RuntimeError, match="weight of the model is another on rank 1"):
+        check_same_weights(drifted, model)

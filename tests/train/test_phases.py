@@ -95,7 +95,8 @@ def test_images_in_memory_have_one_size(tmp_path):
         (["--optim.factors", "1"], r"optim\.factors needs optim\.schedule linear"),
         ([*LINES[:3], "[30, 0.5]", *LINES[4:]], r"optim\.milestones must rise for linear"),
         (["--data.phases.batches", "8", "--optim.micro_batches", "9"], r"at most the least of data\.phases"),
-        (["--data.phases.batches", "8", "--data.extra.path", "x.npz"], "does not go with data.extra"),
+        (["--data.phases.batches", "8", "--data.extra.path", "x.npz"], "batches does not go with data.extra"),
+        (["--data.phases.sizes", "8", "--data.extra.path", "x.npz"], "sizes does not go with data.extra"),
     ],
 )
 def test_what_does_not_go_together(words, message):

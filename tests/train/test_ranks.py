@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import CASES, collectives, difference, train, trainer, weights
+from ranks import CASES, collectives, difference, final, short, train, trainer, weights
 
+from bat_fast import methods
+from bat_fast.attacks import autoattack
 from bat_fast.device import pick_device
 from bat_fast.world.launch import joined, place_in, said_by
 from bat_fast.world.ranks import ALONE
 
 PROGRAM, SIZE = Path(__file__).with_name("ranks.py"), 3
+SCRIPT = Path(__file__).parents[2] / "examples" / "slurm" / "train.sbatch"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,10 @@ def test_a_step_is_that_of_one_process(case, three):
     assert difference(train(case, ALONE), three[0][case]) < 1e-9
 
 
+def test_no_method_is_left_out():
+    assert {method["name"] for method, _ in CASES.values()} == set(methods.names())
+
+
 @pytest.mark.slow
 def test_all_processes_have_the_same_model(three):
     """Also where each normalises by its own images: what differs is what one process would have had."""
@@ -68,11 +75,13 @@ def test_no_step_of_an_attack_waits_for_another_process(three):
 
 
 @pytest.mark.slow
-def test_a_run_is_that_of_one_process_and_goes_on_in_one(three, tmp_path):
+def test_a_run_is_that_of_one_process_and_goes_on_in_one(three, tmp_path, monkeypatch):
     results, folder, _, said = three
     assert "not stopped" not in results
+    monkeypatch.setattr(autoattack, "_VERSIONS", autoattack._VERSIONS.copy())
+    short()
     run = trainer(tmp_path / "one", ALONE)
-    run.fit()
+    assert final(run.fit()) == results["run"]["tested"]
     assert (weights(run.model) - results["run"]["found"][0]).abs().max() < 1e-9
     for ours, theirs in zip(run.rows, results["run"]["rows"], strict=True):
         assert ours.keys() == theirs.keys()
@@ -116,6 +125,20 @@ def test_an_error_on_one_rank_ends_all_and_is_said_once(three):
 def test_places(environ, place):
     assert place_in(environ) == place
     assert said_by(environ) == ("" if place is None else f"rank {place[0]}: ")
+
+
+@pytest.mark.parametrize(("status", "queued"), [(75, "requeue 42\n"), (0, ""), (1, "")])
+def test_the_batch_script_queues_itself_again_on_75_alone(status, queued, tmp_path):
+    for name, body in (("srun", f'echo "$@" > srun.said; exit {status}'), ("scontrol", 'echo "$@" > queued')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "42"}
+    words = ["bash", SCRIPT, "digits-bat", "runs/a b", "--seed", "3"]
+    assert subprocess.run(words, cwd=tmp_path, env=environ, check=False).returncode == status
+    there = tmp_path / "queued"
+    assert (there.read_text() if there.exists() else "") == queued
+    command = "python -m bat_fast train --recipe digits-bat --out runs/a b --resume --seed 3\n"
+    assert (tmp_path / "srun.said").read_text() == f"--kill-on-bad-exit=1 {command}"
 
 
 def test_what_is_missing_is_named():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bat_fast import cli
-from bat_fast.train import Trainer
+from bat_fast.train import Observer, Trainer
 from bat_fast.train.replay import replay
 
 
@@ -74,7 +74,7 @@ def test_restore_goes_to_the_same_weights_after_an_interruption(small, tmp_path)
             broken_in_step(trainer, broken)
         steps = []
 
-        class Watch:
+        class Watch(Observer):
             def step(self, *_):
                 steps.append(1)
                 if len(steps) == stop:
@@ -82,9 +82,6 @@ def test_restore_goes_to_the_same_weights_after_an_interruption(small, tmp_path)
                     import signal
 
                     os.kill(os.getpid(), signal.SIGTERM)
-
-            def epoch(self, row):
-                pass
 
         trainer.observers = (Watch(),)
         try:

@@ -40,6 +40,6 @@ def run(words: list[str]) -> None:
     try:
         with counting("models") as tell:
             ablate(study, config, groups, q, options.seeds, config.device, tell)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command goes on") from None
+    except KeyboardInterrupt as error:
+        raise Interrupted("interrupted; the same command goes on", *error.args[:1]) from None
     print("\n".join(effect_lines(list(effects(study, groups)), groups)))

@@ -23,6 +23,7 @@ def run(words: list[str]) -> None:
     if options.images < 2 or options.draws < 1:
         raise ValueError("--images must be at least 2 and --draws at least 1")
     from bat_fast.cli.settings import read_run
+    from bat_fast.runs.folder import finite
     from bat_fast.study.subject import measure_complexity, read_subject
 
     found = {}
@@ -30,7 +31,7 @@ def run(words: list[str]) -> None:
         subject = read_subject(path, options.images, options.device)
         found[str(path)] = measure_complexity(read_run(path, []), subject, draws=options.draws)
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps({path: finite(one) for path, one in found.items()}, indent=2))
         return
     for number, path in enumerate(found, 1):
         print(f"run {number}       {path}")

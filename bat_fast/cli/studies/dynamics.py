@@ -27,7 +27,11 @@ def run(words: list[str]) -> None:
     from bat_fast.runs.folder import RunFolder
     from bat_fast.study.record import JudgedRecord, SampleRecord
     from bat_fast.train import Trainer
+    from bat_fast.train.build import dry_run
 
+    if command.dry_run:
+        print(dry_run(command.config))
+        return
     folder = RunFolder(command.out, numbered=not command.named)
     observers = (SampleRecord(), JudgedRecord(options.judge_every))
     trainer = Trainer(command.config, folder, resume=command.resume, observers=observers)
@@ -35,7 +39,9 @@ def run(words: list[str]) -> None:
     print(f"run folder  {out}", flush=True)
     try:
         results = trainer.fit()
-    except KeyboardInterrupt:
-        again = f"bat-fast study dynamics --resume --out {out}"
-        raise Interrupted(f"interrupted after epoch {trainer.epoch}; continue with: {again}") from None
+    except KeyboardInterrupt as error:
+        again = f"bat-fast study dynamics --resume --out {out} --judge_every {options.judge_every}"
+        raise Interrupted(
+            f"interrupted after epoch {trainer.epoch}; continue with: {again}", *error.args[:1]
+        ) from None
     print_results(results, out, trainer.folder.curves)

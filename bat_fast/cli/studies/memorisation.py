@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from bat_fast.config import TrainConfig
     from bat_fast.study.folder import StudyFolder
+    from bat_fast.study.scores import Scores
 
 SUMMARY = "memorisation and influence of each sample, from models on random subsets"
 
@@ -39,7 +40,14 @@ def run(words: list[str]) -> None:
         command = read_command(read, mine)
     else:
         command = read_command(rest, mine)
+        command.refuse("--seeds", "--record_samples")
+    if command.dry_run:
+        from bat_fast.train.build import dry_run
+
+        print(dry_run(command.config))
+        return
     from bat_fast.study.folder import Plan, StudyFolder
+    from bat_fast.train.validation import validation_attack
 
     config = command.config
     name = f"{config.data.name}-{config.method['name']}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -48,7 +56,7 @@ def run(words: list[str]) -> None:
     there = folder.read_plan() if folder.plan.exists() else None
     if there is None and options.status:
         raise FileNotFoundError(f"{out} is no folder of a study: there is no study.json in it")
-    usual = Plan(k=400, ratio=0.7, attack=f"pgd{config.eval.val_steps}", seed=config.seed)
+    usual = Plan(k=400, ratio=0.7, attack=validation_attack(config.eval), seed=config.seed)
     given = {
         name: getattr(options, name)
         for name in ("k", "ratio", "attack")
@@ -57,6 +65,7 @@ def run(words: list[str]) -> None:
     if given.get("attack") == "none":
         given["attack"] = None
     plan = Plan(**(vars(there or usual) | given))
+    theirs = None if options.mem_scores is None else _published(config, options.mem_scores)
     if not options.status:
         folder.open(plan, config)
         print(f"study       {out}", flush=True)
@@ -64,7 +73,7 @@ def run(words: list[str]) -> None:
     done, running, left = folder.status()
     print(f"models      {len(done)} done, {len(running)} running, {len(left)} open")
     if share is None and len(done) > 1:
-        _estimate(folder, config, options.mem_scores)
+        _estimate(folder, config, options.mem_scores, theirs)
 
 
 def _parser() -> Parser:
@@ -118,18 +127,27 @@ def _train(folder: StudyFolder, config: TrainConfig, share: tuple[int, int] | No
     try:
         with counting("models") as tell:
             work_together(folder, config, jobs, workers, tell)
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; continue with: bat-fast study memorisation {folder.path}") from None
+    except KeyboardInterrupt as error:
+        again = f"bat-fast study memorisation {folder.path}"
+        raise Interrupted(f"interrupted; continue with: {again}", *error.args[:1]) from None
 
 
-def _estimate(folder: StudyFolder, config: TrainConfig, published: Path | None) -> None:
+def _published(config: TrainConfig, path: Path) -> Scores:
+    from bat_fast.study.jobs import read_splits
+    from bat_fast.study.scores import read_scores
+
+    return read_scores(path, read_splits(config).train)
+
+
+def _estimate(
+    folder: StudyFolder, config: TrainConfig, published: Path | None, theirs: Scores | None
+) -> None:
     from bat_fast.study.jobs import read_splits
     from bat_fast.study.rank import spearman
-    from bat_fast.study.scores import read_scores, write_scores
+    from bat_fast.study.scores import write_scores
     from bat_fast.study.summary import most_memorised, summary
 
     splits = read_splits(config)
-    theirs = None if published is None else read_scores(published, splits.train)
     found = write_scores(folder, splits)
     print("\n".join(summary(folder.read_plan(), found)))
     for prefix, title in (("", "clean"), ("robust_", "robust")):

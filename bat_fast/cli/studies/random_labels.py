@@ -30,15 +30,22 @@ def run(words: list[str]) -> None:
     from bat_fast._atomic import atomic_text
     from bat_fast.cli.settings import read_command
     from bat_fast.study.random_labels import fit
+    from bat_fast.train.build import dry_run
+    from bat_fast.train.validation import validation_attack
 
-    config = read_command(rest, parser.options()).config
+    command = read_command(rest, parser.options())
+    command.refuse("--out", "--resume", "--seeds", "--record_samples")
+    config = command.config
     for name in options.methods:
         methods.create(name)
+    if command.dry_run:
+        print(dry_run(config))
+        return
     print(f"{'method':<10}{'rate':>6}{'train':>10}{'robust':>9}{'test':>9}{'robust':>9}")
     rows = []
     for name in options.methods:
         for rate in options.rates:
-            row = fit(config, name, rate, f"pgd{config.eval.val_steps}", config.device)
+            row = fit(config, name, rate, validation_attack(config.eval), config.device)
             rows.append(row)
             shares = [row[key] for key in ("train_clean", "train_robust", "test_clean", "test_robust")]
             print(f"{name:<10}{rate:>6.2f} " + "".join(f"{share:>9.1%}" for share in shares), flush=True)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bat_fast.cli.parser import Parser, dotted
 from bat_fast.ratio import Ratio
 
+if TYPE_CHECKING:
+    from bat_fast.world.ranks import World
+
 SUMMARY = "accuracy of a model, clean and attacked: bat-fast eval runs/my-run --attack aa"
 _FOREIGN = ("model", "activation", "num_classes", "mean", "std", "data")
+_PATIENCE = 30 * 24 * 3600.0  # seconds: a share of the images may take much longer than another
 
 
 def run(words: list[str]) -> None:
@@ -35,30 +39,38 @@ def run(words: list[str]) -> None:
             raise ValueError(f"--{name}: only --attack aa takes it")
     if file is not None and not file.parent.is_dir():
         raise ValueError(f"--out: there is no folder {file.parent}")
-    from bat_fast._atomic import atomic_text
     from bat_fast.evaluate.kept import State, place_for
-    from bat_fast.evaluate.saved import evaluate_saved
     from bat_fast.evaluate.subject import Foreign
-    from bat_fast.evaluate.world import World
+    from bat_fast.world.launch import joined
+
+    state, finished = State(options.pop("state", None) or place_for(path)), False
+    with joined(patience=_PATIENCE) as world:
+        if automatic:
+            tell = _tell if sys.stderr.isatty() and world.first else None
+            options = {"batch_size": 250, "tell": tell} | options
+        try:
+            _judge(path, file, options | {"foreign": Foreign(**foreign), "state": state}, world, as_json)
+            world.barrier()  # the others keep what they have until it is said
+            finished = True
+        finally:
+            state.end(finished=finished)
+
+
+def _judge(path: str, file: Path | None, options: dict[str, Any], world: World, as_json: bool) -> None:
+    """Evaluate with the other processes; the first says what was found."""
+    from bat_fast._atomic import atomic_text
+    from bat_fast.evaluate.saved import evaluate_saved
     from bat_fast.report.table import print_evaluation
 
-    world = World.here()
-    if automatic:
-        tell = _tell if sys.stderr.isatty() and world.rank == 0 else None
-        options = {"batch_size": 250, "tell": tell} | options
-    state, finished = State(options.pop("state", None) or place_for(path)), False
-    try:
-        evaluation = evaluate_saved(path, **options, foreign=Foreign(**foreign), state=state, world=world)
-        if world.rank == 0 and file is not None:
-            atomic_text(file, json.dumps({"model": path} | evaluation, indent=2) + "\n")
-        if world.rank == 0 and as_json:
-            print(json.dumps(evaluation, indent=2), flush=True)
-        elif world.rank == 0:
-            print_evaluation(evaluation, path)
-        world.gathered(None)  # the others keep what they have until it is said
-        finished = True
-    finally:
-        state.end(finished=finished)
+    evaluation = evaluate_saved(path, **options, world=world)
+    if not world.first:
+        return
+    if file is not None:
+        atomic_text(file, json.dumps({"model": path} | evaluation, indent=2) + "\n")
+    if as_json:
+        print(json.dumps(evaluation, indent=2), flush=True)
+    else:
+        print_evaluation(evaluation, path)
 
 
 def _parser() -> Parser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 from dataclasses import replace
@@ -24,16 +25,16 @@ SUMMARY = "train a model: bat-fast train --recipe digits-bat"
 
 def run(words: list[str]) -> None:
     """Train as the words say, with the other processes of torchrun or srun, and print what came out."""
-    from bat_fast.world.launch import joined
-
-    with joined() as world:
-        _run(words, world)
-
-
-def _run(words: list[str], world: World) -> None:
     from bat_fast.cli.settings import read_command
+    from bat_fast.world.launch import joined, place_in
 
-    command = read_command(words)  # before torch is loaded: a typo is answered at once
+    # Before torch is loaded, so that a typo is answered at once; several processes answer once, together.
+    command = read_command(words) if place_in(os.environ) is None else None
+    with joined() as world:
+        _run(command or read_command(words), world)
+
+
+def _run(command: Command, world: World) -> None:
     for package in ("matplotlib", "rich"):  # needed at the end of the run: better missed now than then
         import_module(package)
     from bat_fast.runs.folder import RunFolder
@@ -58,6 +59,7 @@ def _train_seeds(command: Command, world: World) -> None:
     for folder in folders.values() if not command.resume and world.first else ():
         folder.check_free()  # all of them now, rather than the last one after hours
     again = f"bat-fast train --resume --out {command.out} --seeds {' '.join(map(str, command.seeds))}"
+    again += " --record_samples" if command.record else ""  # of seeds that have not begun
     for seed, folder in folders.items():
         config = replace(command.config, seed=seed)
         if command.resume and world.broadcast(world.first and folder.is_finished(config)):
