@@ -128,7 +128,7 @@ def _of_short_attacks(trial: Trial) -> Iterator[Finding]:
         noise &= trial.right(trial.near(draw))
     lost = share(trial.clean) - share(noise)
     yield Finding(
-        "noise as strong", share(pgd) - share(noise) if lost > least else -1.0, -least,
+        "noise as strong", share(pgd) - share(noise) if lost > least else -max(1.0, least), -least,
         "accuracy under PGD, minus that under random noise,",
         "the gradient leads nowhere: see the other checks, and attack with square",
     )  # fmt: skip

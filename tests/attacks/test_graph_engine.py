@@ -216,7 +216,7 @@ def test_signature_separates_what_one_graph_cannot_serve():
 
 STEP = Step("linf", 0.02, 0.1, 0.0, 1.0)
 CHANGES = {
-    Climb: {"loss": "kl", "soft_weight": 5.0, "steps": 1, "step": replace(STEP, eps=0.01)},
+    Climb: {"loss": "kl", "soft_weight": 5.0, "steps": 1, "step": replace(STEP, eps=0.01), "keep": "best"},
     Step: {"norm": "l2", "step_size": 0.05, "eps": 0.01, "lo": 0.4, "hi": 0.6, "project": False},
 }
 
@@ -341,8 +341,8 @@ def test_a_failed_capture_leaves_the_images_and_runs_frozen(name, recorded, monk
         finally:
             raise RuntimeError("operation failed due to a previous error during capture")
 
-    def fails_when_captured(self, adv, grad, clean):
-        step(self, adv, grad, clean)  # the images have moved when it fails
+    def fails_when_captured(self, adv, grad, clean, **own):
+        step(self, adv, grad, clean, **own)  # the images have moved when it fails
         if recorded.devices:
             calls.append(1)
             if len(calls) == 8:  # two warm-ups of three steps, and the second step of the capture

@@ -77,6 +77,11 @@ def test_a_masked_model_is_caught(kind, plain, images):
     assert MASKED[kind] in raised(kind(plain), images)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_few_images_are_no_evidence(count, plain, images):
+    assert raised(plain, [tensor[:count] for tensor in images]) == set()
+
+
 @pytest.mark.slow
 def test_jumping_activations_are_caught(images):
     assert "noisy loss" in raised(trained(activation=WinnersTakeAll, epochs=12), images)

@@ -43,7 +43,8 @@ def test_no_call_crashes_or_writes_outside(tmp_path):
     tally("calls", "random arguments", CALLS, counts["refused"], 0)
     assert counts["calls"] == CALLS
     assert min(counts["answered"], counts["refused"]) > CALLS / 10  # neither only good nor only bad calls
-    assert min(counts["by_name"].values()) > 0, counts["by_name"]
+    never = [name for name, answers in counts["by_name"].items() if not answers]
+    assert len(never) < 3, never  # 16 calls of an operator may happen to be refused, but not of several
 
 
 @pytest.mark.skipif("BAT_FAST_FAULTS" not in os.environ, reason="make test-faults builds it")
