@@ -30,6 +30,7 @@ def arguments(thing: object) -> str:
         return ""
     plain = [part.replace(annotation=inspect.Parameter.empty) for part in signature.parameters.values()]
     text = str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+    text = re.sub(r"<[\w.]*?(\w+) object at 0x\w+>", r"\1()", text)  # an address is of this process alone
     return re.sub(r"<(?:object|function|factory)[^>]*>", "...", text)
 
 

@@ -76,12 +76,11 @@ class Trainer:
         world: World = ALONE,
     ) -> None:
         build.check(config)
-        self.world = world
         self.config = config = settled(build.recorded(config, splits, model))
         self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
         self.device = pick_device(config.device, world.local_rank, world.local_size)
-        self.observers, self.progress = tuple(observers), progress
+        self.world, self.observers, self.progress = world, tuple(observers), progress
         set_backends(config.cuda.tf32, config.cuda.benchmark, deterministic=config.deterministic)
         self.feed = Feed(config, self.device, splits, world)
         self.splits, self.loader = self.feed.splits, self.feed.train

@@ -98,7 +98,7 @@ def test_replay_repeats_the_official_images(norm):
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_replay_repeats_the_official_verdicts_with_all_steps(norm):
-    model, x, y = some(16)  # batches follow each other in the short test above
+    model, x, y = some(10)  # batches follow each other in the short test above
     eps = NORMS[norm][1]
     expected, _ = official(model, norm, eps).run_standard_evaluation(x, y, batch_size=16)
     verdicts = AutoAttack(model, eps, norm=norm, mode="replay", batch_size=16, seed=3).judge(x, y)
