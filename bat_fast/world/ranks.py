@@ -27,6 +27,9 @@ class World:
     """Of the ranks on this machine."""
     local_size = 1
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.rank} of {self.size})"
+
     @property
     def first(self) -> bool:
         """Whether this is the rank that writes."""
