@@ -28,7 +28,7 @@ class World:
     local_size = 1
 
     def __repr__(self) -> str:
-        return f"World(rank={self.rank}, size={self.size})"
+        return f"{type(self).__name__}({self.rank} of {self.size})"
 
     @property
     def first(self) -> bool:

@@ -17,13 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot  # noqa: F401 - before the ranks are forked
-import sklearn.datasets  # noqa: F401
 import torch
-import torch._dynamo  # that an optimiser asks for
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from bat_fast import data
 from bat_fast.cli import main as bat_fast
 from bat_fast.train import finish
 from bat_fast.train.step import TrainStep
@@ -100,7 +98,9 @@ def srun(out: Path, *fault: int) -> dict[str, Any]:
 def main(folder: Path, faults: list[str]) -> None:
     """``whole``: none. ``lost:RANK:STEP``: killed, and all are started again. Under srun, which
     starts nobody again, ``killed:RANK:STEP``, and ``usr1:RANK:STEP``: told to end."""
-    found = {}
+    found: dict[str, Any] = {}
+    bat_fast([*WORDS.split(), "--out", str(folder / "none"), "--dry-run"])
+    data.load("digits", seed=0)  # both load modules, which the ranks then have
     for fault in faults:
         word, *where = fault.split(":")
         out, place = folder / fault.replace(":", "-"), tuple(map(int, where))

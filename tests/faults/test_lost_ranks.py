@@ -30,7 +30,7 @@ def ended(tmp_path_factory):
     environ = os.environ | {"PYTHONPATH": str(PROGRAM.parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, PROGRAM, folder, "whole", *LOST, KILLED, TOLD]
     done = subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=60 + 30 * TIMES, check=False
+        command, env=environ, capture_output=True, text=True, timeout=120 + 30 * TIMES, check=False
     )
     assert (folder / "ended.json").exists(), done.stderr
     return folder, json.loads((folder / "ended.json").read_text())
