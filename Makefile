@@ -41,6 +41,7 @@ bench: $(VENV)/.installed  ## operators, training step and loaders against publi
 
 test-faults: $(VENV)/.installed  ## a thousand flipped bits for each kind of file, and what else may go wrong
 	BAT_FAST_FAULTS=1000 $(PYTEST) tests/faults tests/study tests/export/test_compiled.py
+	BAT_FAST_FAULTS=1000 $(PYTEST) -m whole
 
 reliability: $(VENV)/.installed  ## docs/reliability.md, from what test-faults counts
 	rm -f build/tally.jsonl

@@ -27,6 +27,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what runs on a GPU, so that ``-m cuda`` finds it; without one it is skipped."""
     if getattr(item, "callspec", None) and item.callspec.params.get("device") == "cuda":
         item.add_marker("cuda")
+    elif item.get_closest_marker("whole") and "BAT_FAST_FAULTS" not in os.environ:
+        item.add_marker(pytest.mark.skip(reason="takes long: make test-faults"))
     elif item.get_closest_marker("cuda") and not torch.cuda.is_available():
         item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 

@@ -1,5 +1,6 @@
 """The kernels from C++: installed, found by CMake, built and run without torch."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,6 @@ from pathlib import Path
 from sysconfig import get_path
 
 import pytest
-from conftest import SEED
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -97,7 +97,7 @@ def test_the_kernels_from_numpy_without_torch(prefix, tmp_path):
     module = tmp_path / "module"
     build(ROOT / "examples" / "pybind11", module, folders, f"-DPython_EXECUTABLE={sys.executable}")
     (module / "caller.py").write_text(NUMPY_CALLER)
-    assert "equal" in run(sys.executable, module / "caller.py", SEED)
+    assert "equal" in run(sys.executable, module / "caller.py", int(os.environ["BAT_FAST_TEST_SEED"]))
 
 
 def test_installed_files_name_no_path_of_the_build(prefix):

@@ -24,7 +24,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def build() -> Path:
     options = [f"-DCMAKE_MAKE_PROGRAM={NINJA}", f"-DPython3_EXECUTABLE={sys.executable}"]
-    options += ["-DBAT_FAST_CUDA=0", "-DBAT_FAST_HOST_TESTS=ON"]
+    options += ["-DBAT_FAST_CUDA=0", "-DBAT_FAST_HOST_TESTS=ON", "-DBAT_FAST_OPTIMIZATION=-O1"]
     configured = run(CMAKE, "-S", ROOT, "-B", BUILD, "-G", "Ninja", *options)
     assert configured.returncode == 0, configured.stderr
     built = run(CMAKE, "--build", BUILD)

@@ -31,7 +31,7 @@ def as_before():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_before")
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.whole), 2])
 def test_a_run_repeats(threads, small, tmp_path):
     torch.set_num_threads(threads)
     config = dataclasses.replace(small(epochs=1), deterministic=True)

@@ -88,7 +88,7 @@ def test_jumping_activations_are_caught(images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("eps", [0.0, EPS])
+@pytest.mark.parametrize("eps", [pytest.param(0.0, marks=pytest.mark.whole), EPS])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_an_honest_model_raises_none(eps, norm, plain, images):
     model = trained(eps) if eps else plain
@@ -99,6 +99,7 @@ def test_an_honest_model_raises_none(eps, norm, plain, images):
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_long_attacks_see_masks_too(plain, images):
     assert "square finds more" in raised(Rounded(plain), images, full=True)
     assert "cross entropy weak" in raised(Scaled(plain), images, full=True)

@@ -20,7 +20,7 @@ MOMENTS = [f"lost:{rank}:{step}" for rank in range(2) for step in range(1, STEPS
 LOST = CHANCE.sample(MOMENTS, TIMES)
 KILLED, TOLD = "killed:1:4", "usr1:1:4"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.whole]
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[4])
 from bat_fast import cli
-from bat_fast.train import trainer
+from bat_fast.train import record, trainer
 
 place, number, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-calls, real = 0, getattr(trainer, place)
+module = trainer if hasattr(trainer, place) else record
+calls, real = 0, getattr(module, place)
 
 def shot(*arguments, **options):
     global calls
@@ -29,7 +30,7 @@ def shot(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
     return real(*arguments, **options)
 
-setattr(trainer, place, shot)
+setattr(module, place, shot)
 words = "train --recipe digits-bat --epochs 3 --attack.steps 1 --device cpu --out"
 sys.exit(cli.main([*words.split(), out]))
 """

@@ -1,9 +1,9 @@
 import math
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import SEED
 
 from bat_fast.study.estimate import (
     ROWS,
@@ -20,7 +20,7 @@ from bat_fast.study.estimate import (
 
 @pytest.fixture
 def rng():
-    return np.random.default_rng(SEED)
+    return np.random.default_rng(int(os.environ["BAT_FAST_TEST_SEED"]))
 
 
 def random_bits(rng, k, n, share):

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import SEED
 from torch.nn import functional as F
 
 from bat_fast import data
@@ -165,7 +165,7 @@ def test_proxies_of_four_samples():
 def test_rank_correlation():
     from scipy.stats import rankdata, spearmanr
 
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(int(os.environ["BAT_FAST_TEST_SEED"]))
     a = rng.integers(0, 8, 300).astype(float)  # with ties
     b = a + 4 * rng.standard_normal(300)
     assert ranks(a) == pytest.approx(rankdata(a) - 1)

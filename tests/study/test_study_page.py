@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import signal
@@ -6,7 +7,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import SEED
 
 from bat_fast.cli import main
 from bat_fast.config import AttackConfig, EvalConfig, Ratio
@@ -32,7 +32,7 @@ def folders(small, tmp_path_factory):
     splits = read_splits(config)
     write_scores(study, splits)
     (study.path / "ablation").mkdir()
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(int(os.environ["BAT_FAST_TEST_SEED"]))
     for condition in CONDITIONS:
         for seed in (0, 1):
             right = {
