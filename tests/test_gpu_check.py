@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 import bench_attack
 import gpu_check
 
-pytestmark = [pytest.mark.slow, pytest.mark.whole]  # builds the library once more, and runs all that a GPU would
+pytestmark = [pytest.mark.slow, pytest.mark.whole]  # builds the library once more, and runs all of it
 
 
 def run_gpu_check(*options: object) -> subprocess.CompletedProcess[str]:
