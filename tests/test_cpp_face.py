@@ -90,6 +90,7 @@ print("equal")
 """
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not (Path(get_path("include")) / "Python.h").exists(), reason="no headers of this Python")
 def test_the_kernels_from_numpy_without_torch(prefix, tmp_path):
     pybind11 = pytest.importorskip("pybind11")

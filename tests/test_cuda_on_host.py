@@ -32,7 +32,7 @@ def build() -> Path:
     return BUILD
 
 
-@pytest.mark.parametrize("variant", ["plain", "address", "thread"])
+@pytest.mark.parametrize("variant", ["plain", "address", pytest.param("thread", marks=pytest.mark.whole)])
 def test_kernels_are_right_and_clean(build, variant):
     tests = run(CTEST, "--test-dir", build, "-L", variant, "--output-on-failure", "-j2", "--no-tests=error")
     assert tests.returncode == 0, tests.stdout[-12000:]

@@ -89,7 +89,7 @@ def test_jumping_activations_are_caught(images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("eps", [pytest.param(0.0, marks=pytest.mark.whole), EPS])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", [pytest.param("linf", marks=pytest.mark.whole), "l2"])
 def test_an_honest_model_raises_none(eps, norm, plain, images):
     model = trained(eps) if eps else plain
     radius = EPS if norm == "linf" else 0.5
