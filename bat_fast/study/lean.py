@@ -12,13 +12,12 @@ from bat_fast import data
 from bat_fast._logits import eval_mode, logits_of, missed
 from bat_fast.attacks import Attack
 from bat_fast.config import TrainConfig, settled
-from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
 from bat_fast.train import build
 from bat_fast.train.feed import Feed
 from bat_fast.train.meter import EpochMeter
-from bat_fast.train.optimizer import set_rate
-from bat_fast.train.snapshot import Good, begin_epoch, leave_out, state_of
+from bat_fast.train.snapshot import Good, begin_epoch, state_of
+from bat_fast.train.updates import updates
 from bat_fast.train.validation import eval_attack
 
 
@@ -38,7 +37,6 @@ def train_model(config: TrainConfig, splits: data.Splits, device: str) -> nn.Mod
     """
     build.check(config)
     config = settled(config)
-    optim = in_fractions(config).optim
     set_backends(config.cuda.tf32, config.cuda.benchmark, deterministic=config.deterministic)
     feed = Feed(config, device, splits)
     train = feed.splits.train
@@ -46,18 +44,10 @@ def train_model(config: TrainConfig, splits: data.Splits, device: str) -> nn.Mod
     good, every = Good(config.optim.on_nonfinite), config.checkpoint_every
     for epoch in range(config.epochs):
         loader = feed.training(epoch)
-        meter, done, steps = EpochMeter(device), epoch / config.epochs, config.epochs * len(loader)
+        meter = EpochMeter(device)
         begin_epoch(config.seed, epoch, None, loader, meter, parts.step)
-        parts.step.set_progress(done)
-        parts.model.train()
-        for number, batch in enumerate(loader, epoch * len(loader)):
-            set_rate(parts.optimizer, optim, number, steps)
-            parts.step(batch, epoch, meter, awp=done >= optim.awp_start)
-            if parts.step.health.left_out:
-                leave_out(parts, good, meter, number)
-            elif parts.average is not None and done >= optim.average_start:
-                parts.average.update_parameters(parts.model)
-            if every and (number + 1) % every == 0:  # where a run has a checkpoint, to which it may go back
+        for update in updates(parts, config, loader, epoch, meter, good):
+            if every and (update.number + 1) % every == 0:  # a run may go back to its checkpoint here
                 good.note(state_of(parts), due=True)
         good.note(state_of(parts), due=True)
     parts.step.health.settle()

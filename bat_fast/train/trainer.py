@@ -12,7 +12,6 @@ from torch import nn
 from bat_fast import data
 from bat_fast.attacks import report_labels
 from bat_fast.config import TrainConfig, settled
-from bat_fast.config.limits import in_fractions
 from bat_fast.device import pick_device, set_backends
 from bat_fast.report.progress import Progress
 from bat_fast.runs.folder import RunFolder, finite
@@ -27,12 +26,12 @@ from bat_fast.train.health import advice, check_weights
 from bat_fast.train.interruption import Interruption
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.observer import Observer
-from bat_fast.train.optimizer import set_rate
 from bat_fast.train.record import Record
 from bat_fast.train.resume import check_state, identity, load_best
 from bat_fast.train.rng import restore_rng_state, rng_state
-from bat_fast.train.snapshot import begin_epoch, leave_out, load_state, place_of, state_of
+from bat_fast.train.snapshot import begin_epoch, load_state, place_of, state_of
 from bat_fast.train.together import check_alike, check_same_weights
+from bat_fast.train.updates import updates
 from bat_fast.train.validation import accuracies, chosen, eval_attack, validation_attack
 from bat_fast.world.ranks import ALONE, World
 
@@ -77,7 +76,6 @@ class Trainer:
     ) -> None:
         build.check(config)
         self.config = config = settled(build.recorded(config, splits, model))
-        self.optim = in_fractions(config).optim
         self.folder = out if isinstance(out, RunFolder) else RunFolder(Path(out))
         self.device = pick_device(config.device, world.local_rank, world.local_size)
         self.world, self.observers, self.progress = world, tuple(observers), progress
@@ -162,29 +160,21 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, progress: Progress, interruption: Interruption) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
-        config, optim, average, world = self.config, self.optim, self.parts.average, self.world
+        config, world, good = self.config, self.world, self.record.good
         self.loader = self.feed.training(epoch)
-        done, total_steps = epoch / config.epochs, config.epochs * len(self.loader)
         meter, place, self._place = EpochMeter(self.device), self._place, None
         begin_epoch(config.seed, epoch, place, self.loader, meter, self.step, world)
         progress.start_epoch(epoch + 1, self.loader.position, len(self.loader))
-        self.step.set_progress(done)
-        self.model.train()
         rate = self.parts.optimizer.param_groups[0]["lr"]
-        for number, batch in enumerate(self.loader, epoch * len(self.loader) + self.loader.position):
-            rate = set_rate(self.parts.optimizer, optim, number, total_steps)
-            terms = self.step(batch, epoch, meter, awp=done >= optim.awp_start)
-            if self.step.health.left_out:
-                self._evidence.keep()
-                progress.warn(leave_out(self.parts, self.record.good, meter, number))
-            else:
-                if average is not None and done >= optim.average_start:
-                    average.update_parameters(self.model)
-                meter.add(terms, len(terms.per_sample))
+        made = updates(
+            self.parts, config, self.loader, epoch, meter, good, keep=self._evidence.keep, tell=progress.warn
+        )
+        for update in made:
+            rate = update.rate
             for observer in self.observers:
-                observer.step(self.step.seen or batch, terms, epoch)
+                observer.step(self.step.seen or update.batch, update.terms, epoch)
             progress.step(meter)
-            due = bool(config.checkpoint_every) and (number + 1) % config.checkpoint_every == 0
+            due = bool(config.checkpoint_every) and (update.number + 1) % config.checkpoint_every == 0
             stop = world.any(bool(interruption.asked))
             if stop or due:
                 place = place_of(self.loader, meter, self.step.attacks, world)
