@@ -68,11 +68,17 @@ def render(runs: Sequence[Run], command: str = "bat-fast report") -> str:
 
 def fill(template: str, **values: Any) -> str:
     """A template of ``report/page/`` with ``values``, which are escaped, and style, script and version."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     script = _part("page.js")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(_part(template)).render(
+    page = Environment(
+        loader=FunctionLoader(_part),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return page.get_template(template).render(
         version=__version__,
         script=_trusted(script),
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
