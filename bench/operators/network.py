@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from by_hand import STEPS, folded, hand_pgd, repository_pgd
@@ -85,6 +86,17 @@ def _attack(inputs: Inputs) -> Work:
 
 def _by_hand(model: nn.Module, x: Tensor, y: Tensor, begin: Tensor) -> Tensor:
     return hand_pgd(model, x, y, EPS, x.dtype, begin.clone())
+
+
+def exact(function: Callable[..., Any], *arguments: Any, kept: tuple[int, ...] = ()) -> Tensor:
+    """``function``, which changes its first argument, in float64; arguments at the places ``kept`` stay."""
+    wide = [
+        a.double() if isinstance(a, Tensor) and a.dtype == torch.float32 and place not in kept else a
+        for place, a in enumerate(arguments)
+    ]
+    wide[0] = wide[0].clone()
+    function(*wide)
+    return wide[0]
 
 
 def small(_: Inputs) -> Iterator[Call]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bat_fast._native import reference_of
 from bat_fast.ops.walk import network_walk_
-from operators import Call, Case, Inputs, Work, size
-from operators.network import BATCH, EPS, PIXELS, Network
+from operators import Case, Inputs, Work, size
+from operators.network import BATCH, EPS, PIXELS, Network, exact
+from operators.network import small as small  # none: there is no kernel on a GPU to look at
 
 
 def cases(inputs: Inputs) -> Iterator[Case]:
@@ -40,18 +40,5 @@ def _work(inputs: Inputs) -> Work:
         ),
         eager=eager,
         best=None,
-        exact=lambda: _exact(reference, x, x, y, targets, *given, *rest),
+        exact=lambda: exact(reference, x, x, y, targets, *given, *rest),
     )
-
-
-def _exact(function: Any, *arguments: Any) -> Tensor:
-    """``function`` in float64; changes its first argument."""
-    wide = [a.double() if isinstance(a, Tensor) and a.dtype == torch.float32 else a for a in arguments]
-    wide[0] = wide[0].clone()
-    function(*wide)
-    return wide[0]
-
-
-def small(_: Inputs) -> Iterator[Call]:
-    """None: there is no kernel on a GPU to look at."""
-    return iter(())
