@@ -73,6 +73,11 @@ def missed(logits: Tensor, y: Tensor) -> Tensor:
     return (label != y) | top.isnan()
 
 
+def succeeded(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    """[N] bool: another class than ``y`` [N] was reached, or ``target`` [N] where there is one."""
+    return missed(logits, y) if target is None else ~missed(logits, target)
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """``model`` in eval mode; the modes of its parts are as before afterwards."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast._checks import check_range, choice
-from bat_fast._logits import logits_of, missed
+from bat_fast._logits import logits_of, succeeded
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
 from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss, LossFunction
@@ -226,7 +226,7 @@ class Attack(ABC):
         """
         with torch.no_grad(), untouched(self.model, "eval"):
             logits = logits_of(self.model(adv), len(adv))
-        return missed(logits, y) if targets is None else ~missed(logits, targets)
+        return succeeded(logits, y, targets)
 
     @property
     def step(self) -> Step:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bat_fast import ops
-from bat_fast._logits import missed
+from bat_fast._logits import succeeded
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.loss import LossFunction
-from bat_fast.attacks.step import per_image
+from bat_fast.ops._ball import per_image
 
 _FP16_SCALE = 1024.0  # of gradients that float16 would round to 0; neither sign nor direction depends on it
 
@@ -110,7 +110,7 @@ class Goal:
         logits = network.forward(adv)
         grad_logits, reached = self.rows(logits)
         if best is not None:
-            success = ~missed(logits, self.target) if self.targeted else missed(logits, self.label)
+            success = succeeded(logits, self.label, self.target if self.targeted else None)
             best.see(adv, reached.masked_fill(success, torch.inf))
         return grad_logits, reached
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast._checks import choice
-from bat_fast._logits import logits_of, missed
+from bat_fast._logits import logits_of, succeeded
 from bat_fast.attacks.attack import Attack
 from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Best, Goal
@@ -217,7 +217,7 @@ class PGD(Attack):
         for done in range(self.steps + 1):
             if done:
                 self.iterate(replace(loop, steps=1), adv=adv, **problem.tensors, **each)
-            broken = _succeeded(logits_of(self.model(adv)), problem.y, named) & (broke_at < 0)
+            broken = succeeded(logits_of(self.model(adv)), problem.y, named) & (broke_at < 0)
             first[broken], broke_at[broken] = adv[broken], done
             if bool((broke_at >= 0).all()):
                 break
@@ -240,9 +240,4 @@ class PGD(Attack):
         goal = Goal(
             objective.loss, objective.soft_weight, target, problem.y, targeted, reference, objective.soft
         )
-        return goal.rows(logits)[1].masked_fill(_succeeded(logits, problem.y, named), torch.inf)
-
-
-def _succeeded(logits: Tensor, y: Tensor, named: Tensor | None) -> Tensor:
-    """[N] bool: another class than ``y``, or the target where the caller has ``named`` one."""
-    return missed(logits, y) if named is None else ~missed(logits, named)
+        return goal.rows(logits)[1].masked_fill(succeeded(logits, problem.y, named), torch.inf)

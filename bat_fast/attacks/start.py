@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bat_fast import ops
-from bat_fast.attacks.step import per_image
+from bat_fast.ops._ball import per_image
 
 _GAUSSIAN_STD = 0.001  # of the start of TRADES, in pixels
 _FURTHEST = 8.0  # radii from the image: no start is there, as its normal numbers end at 5.8

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bat_fast import ops
 from bat_fast._native import reference_of
+from bat_fast.ops._ball import per_image
 
 Radius = TypeVar("Radius", float, Tensor, float | Tensor)
 _STEPS = {"linf": ops.linf_step_, "l2": ops.l2_step_}
@@ -72,11 +73,6 @@ class Step:
             root = (clean.numel() // len(clean)) ** 0.5
             radius = (self.hi - self.lo) * (root if self.norm == "l2" else 1.0)
         return {"step_size": self.step_size, "eps": radius, "lo": self.lo, "hi": self.hi}
-
-
-def per_image(values: Tensor, like: Tensor) -> Tensor:
-    """``values`` [N] in the shape that multiplies ``like`` [N, ...]."""
-    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def one_number(name: str, value: Any, kind: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bat_fast.integrations.attacker import host
-from bat_fast.integrations.wandb import numbers
+from bat_fast.runs.metrics import numbers
 from bat_fast.runs.plain import flat, plain
 from bat_fast.train.observer import Observer
 

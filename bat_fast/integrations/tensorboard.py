@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from bat_fast.runs.metrics import numbers
 from bat_fast.train.observer import Observer
 
 
@@ -29,7 +30,6 @@ class TensorBoard(Observer):
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Write the line of an epoch, to the disk too: a run may be killed in the next one."""
-        for name, value in row.items():
-            if name != "epoch" and isinstance(value, (int, float)):
-                self._writer.add_scalar(name, value, row["epoch"])
+        for name, value in numbers(row).items():
+            self._writer.add_scalar(name, value, row["epoch"])
         self._writer.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bat_fast.integrations.attacker import host
+from bat_fast.runs.metrics import numbers
 from bat_fast.runs.plain import plain
 from bat_fast.train.observer import Observer
 
@@ -44,8 +45,3 @@ class WandB(Observer):
         """Log the line of an epoch."""
         if self.run is not None:
             self.run.log(numbers(row), step=row["epoch"])
-
-
-def numbers(row: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a line of ``metrics.jsonl``; one that is not finite is ``null`` there, and left out."""
-    return {name: value for name, value in row.items() if name != "epoch" and isinstance(value, (int, float))}

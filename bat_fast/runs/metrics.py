@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 _TITLES = {
     "aa": "AutoAttack",
@@ -40,3 +41,8 @@ def title(attack: str) -> str:
     more = [f"{match[3]} starts"] if match[3] else []
     more += [_SUFFIXES.get(suffix, f"step {suffix[4:]}") for suffix in match[4].split("_")[1:]]
     return ", ".join([f"{match[1].upper()}-{match[2]}", *more])
+
+
+def numbers(row: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a line of ``metrics.jsonl``; one that is not finite is ``null`` there, and left out."""
+    return {name: value for name, value in row.items() if name != "epoch" and isinstance(value, (int, float))}

@@ -14,6 +14,7 @@ from bat_fast.study.rank import Correlation, spearman
 from bat_fast.study.record import read_record
 from bat_fast.study.scores import Scores, read_scores
 from bat_fast.study.sealed_arrays import Array, write_arrays
+from bat_fast.train.feed import as_chosen
 
 
 def read_per_sample(run: Path) -> dict[str, Array]:
@@ -46,10 +47,7 @@ def train_split(run: Path) -> data.Splits:
     if settings["name"] == data.GIVEN:
         raise ValueError(f"{run} was trained on data from Python, which a study cannot read again")
     known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
-    splits = data.load(settings["name"], seed=said["seed"], **known)
-    if choose != "val" and len(splits.val):
-        splits = splits._replace(train=data.joined(splits.train, splits.val))
-    return splits
+    return as_chosen(data.load(settings["name"], seed=said["seed"], **known), choose)
 
 
 def scores_for(run: Path, path: Path) -> Scores:

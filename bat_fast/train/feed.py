@@ -12,6 +12,15 @@ from bat_fast.config import TrainConfig
 from bat_fast.world.ranks import ALONE, World
 
 
+def as_chosen(splits: data.Splits, choose: str) -> data.Splits:
+    """What ``eval.choose`` makes of ``splits``: all that is not for the test trains, and the test split is
+    measured, where that is another than ``val``."""
+    if choose == "val":
+        return splits
+    whole, held, test = splits
+    return data.Splits(data.joined(whole, held) if len(held) else whole, test, test)
+
+
 class Feed:
     """What a configuration says about data, read once.
 
@@ -39,9 +48,7 @@ class Feed:
                 options=wanted.options,
                 label_noise=asdict(wanted.label_noise),
             )
-        if config.eval.choose != "val":  # all that is not for the test trains, and the test split is measured
-            whole, held, test = self.splits
-            self.splits = data.Splits(data.joined(whole, held) if len(held) else whole, test, test)
+        self.splits = as_chosen(self.splits, config.eval.choose)
         for name, split in self.splits._asdict().items():
             if not len(split):  # better found now than after the first epoch
                 raise ValueError(
