@@ -46,7 +46,7 @@ def train_model(config: TrainConfig, splits: data.Splits, device: str) -> nn.Mod
         loader = feed.training(epoch)
         meter = EpochMeter(device)
         begin_epoch(config.seed, epoch, None, loader, meter, parts.step)
-        for update in updates(parts, config, loader, epoch, meter, good):
+        for update in updates(parts.step, parts, config, loader, epoch, meter, good):
             if every and (update.number + 1) % every == 0:  # a run may go back to its checkpoint here
                 good.note(state_of(parts), due=True)
         good.note(state_of(parts), due=True)

@@ -166,9 +166,8 @@ class Trainer:
         begin_epoch(config.seed, epoch, place, self.loader, meter, self.step, world)
         progress.start_epoch(epoch + 1, self.loader.position, len(self.loader))
         rate = self.parts.optimizer.param_groups[0]["lr"]
-        made = updates(
-            self.parts, config, self.loader, epoch, meter, good, keep=self._evidence.keep, tell=progress.warn
-        )
+        told: dict[str, Any] = {"keep": self._evidence.keep, "tell": progress.warn}
+        made = updates(self.step, self.parts, config, self.loader, epoch, meter, good, **told)
         for update in made:
             rate = update.rate
             for observer in self.observers:

@@ -14,6 +14,7 @@ from bat_fast.train.build import Parts
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.optimizer import set_rate
 from bat_fast.train.snapshot import Good, leave_out
+from bat_fast.train.step import TrainStep
 
 
 class Update(NamedTuple):
@@ -26,6 +27,7 @@ class Update(NamedTuple):
 
 
 def updates(
+    step: TrainStep,
     parts: Parts,
     config: TrainConfig,
     loader: Loader,
@@ -39,6 +41,7 @@ def updates(
     """Make the updates of an epoch that are left, and count them.
 
     Args:
+        step: makes them.
         parts: of the run; their model is in train mode from the first update on.
         config: the settings.
         loader: at its place in the epoch (`bat_fast.train.snapshot.begin_epoch`).
@@ -50,12 +53,12 @@ def updates(
     """
     optim, average = in_fractions(config).optim, parts.average
     done, total = epoch / config.epochs, config.epochs * len(loader)
-    parts.step.set_progress(done)
+    step.set_progress(done)
     parts.model.train()
     for number, batch in enumerate(loader, epoch * len(loader) + loader.position):
         rate = set_rate(parts.optimizer, optim, number, total)
-        terms = parts.step(batch, epoch, meter, awp=done >= optim.awp_start)
-        if parts.step.health.left_out:
+        terms = step(batch, epoch, meter, awp=done >= optim.awp_start)
+        if step.health.left_out:
             keep()
             tell(leave_out(parts, good, meter, number))
         else:
