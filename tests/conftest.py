@@ -4,6 +4,8 @@ import dataclasses
 import os
 import random
 import shutil
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,30 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def fresh_random_inputs() -> None:
     torch.manual_seed(SEED)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_stays_replaced() -> Iterator[None]:
+    """Fails a file that leaves a function of the package, or an entry of one of its tables, replaced.
+
+    The tests after it would meet what it left.
+    """
+
+    def found() -> dict[str, Any]:
+        every: dict[str, Any] = {}
+        for name, module in list(sys.modules.items()):
+            for key, value in vars(module).items() if name.partition(".")[0] == "bat_fast" else ():
+                if callable(value):
+                    every[f"{name}.{key}"] = value
+                elif isinstance(value, dict) and not key.startswith("__"):
+                    every |= {f"{name}.{key}[{entry!r}]": value[entry] for entry in value}
+        return every
+
+    before = found()
+    yield
+    after = found()
+    changed = [name for name, value in before.items() if after.get(name, value) is not value]
+    assert not changed, f"replaced, and not put back: {', '.join(changed)}"
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, distributed, nn
@@ -101,9 +102,9 @@ def train(case: str, world: World, *, sync_bn: bool = True, steps: int = 3) -> d
         attack=AttackConfig(eps=Ratio("1/10"), steps=steps),
         optim=OptimConfig(lr=0.2, sync_bn=sync_bn, **optim),
     )
-    build.load_run = lambda *_: (tiny(1).eval(), {"num_classes": CLASSES})  # type: ignore[assignment]
-    shape = data.Shape(CLASSES, 1, 8)
-    parts = build.parts(config, shape, "cpu", samples=COUNT, model=tiny(), world=world)
+    shape, helper = data.Shape(CLASSES, 1, 8), (tiny(1).eval(), {"num_classes": CLASSES})
+    with patch.object(build, "load_run", lambda *_: helper):
+        parts = build.parts(config, shape, "cpu", samples=COUNT, model=tiny(), world=world)
     parts.model.train()
     seen, metrics, attack = [], [], parts.step._adversarial
 
@@ -137,9 +138,6 @@ def difference(one: dict[str, Any], two: dict[str, Any]) -> float:
 def collectives(world: World, steps: int) -> tuple[int, int]:
     """How many collectives a step of BAT has, and how many of them its attack."""
     calls, inside = [], [0]
-    originals = {name: getattr(distributed, name) for name in COLLECTIVES}
-    for name, original in originals.items():
-        setattr(distributed, name, lambda *a, o=original, n=name, **k: calls.append(n) or o(*a, **k))
     config = TrainConfig(device="cpu", attack=AttackConfig(steps=steps), optim=OptimConfig(awp=0.01))
     parts = build.parts(config, data.Shape(CLASSES, 1, 8), "cpu", model=tiny(), world=world)
     parts.model.train()
@@ -152,11 +150,13 @@ def collectives(world: World, steps: int) -> tuple[int, int]:
         return made
 
     parts.step._adversarial = watched  # type: ignore[method-assign]
-    calls.clear()
     rows = torch.arange(6) + 6 * world.rank
-    parts.step(Batch(*(t[rows] for t in images())), 0, EpochMeter("cpu"))
-    for name, original in originals.items():
-        setattr(distributed, name, original)
+    with ExitStack() as replaced:
+        for name in COLLECTIVES:
+            original = getattr(distributed, name)
+            counted = lambda *a, o=original, n=name, **k: calls.append(n) or o(*a, **k)  # noqa: E731
+            replaced.enter_context(patch.object(distributed, name, counted))
+        parts.step(Batch(*(t[rows] for t in images())), 0, EpochMeter("cpu"))
     return len(calls), inside[0]
 
 
