@@ -81,8 +81,8 @@ test-hosts: $(VENV)/.installed  ## the adapters beside the frameworks that they 
 $(VENV)/.installed: $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bat_fast needs Python >= 3.11, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q torch torchvision nvidia-dali-cuda130 cmake ninja "setuptools>=77"
-	$(BIN)/python -m pip install -q --no-build-isolation -e ".[train,dali,test,lint]"
+	$(BIN)/python -m pip install -q --no-compile torch torchvision nvidia-dali-cuda130 cmake ninja "setuptools>=77"
+	$(BIN)/python -m pip install -q --no-compile --no-build-isolation -e ".[train,dali,test,lint]"
 	@touch $@
 
 clean:
