@@ -34,7 +34,7 @@ WIDE = {
         "bytes_kernel<true": ("LDG", "STG"),
     },
     "perturb": {"linf_step_kernel": ("LDG", "STG")},
-    "random_start": {"linf_start_kernel<float>": ("LDG", "STG")},
+    "random_start": {"linf_start_kernel<float>": ("LDG", "STG"), "rgb_start_kernel<float>": ("LDG", "STG")},
     "activation": {"activate_kernel": ("LDG", "STG"), "activate_backward_kernel": ("LDG", "STG")},
     "augment": {"crop_flip_kernel<4": ("STG",), "crop_flip_kernel<8": ("STG",)},
 }
