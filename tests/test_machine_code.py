@@ -8,6 +8,7 @@ gets worse fails.
 import re
 import shutil
 import subprocess
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,19 +24,19 @@ EXCEPTIONS = {
     "holistic_kernel": 104,  # one block in all
 }
 STACK = {"normal_start_kernel": 32}  # for the arguments of sine and cosine beyond what is exact
-# Kernels, and the types in them, that move every element once.
+# Of each source: kernels, and the types in them, that move every element once.
 WIDE = {
-    "channels_kernel<8, true": ("LDG", "STG"),
-    "channels_kernel<4, true": ("LDG", "STG"),
-    "channels_kernel<8, false": ("LDG", "STG"),
-    "channels_kernel<4, false": ("LDG", "STG"),
-    "bytes_kernel<true": ("LDG", "STG"),
-    "linf_step_kernel": ("LDG", "STG"),
-    "linf_start_kernel<float>": ("LDG", "STG"),
-    "activate_kernel": ("LDG", "STG"),
-    "activate_backward_kernel": ("LDG", "STG"),
-    "crop_flip_kernel<4": ("STG",),
-    "crop_flip_kernel<8": ("STG",),
+    "affine": {
+        "channels_kernel<8, true": ("LDG", "STG"),
+        "channels_kernel<4, true": ("LDG", "STG"),
+        "channels_kernel<8, false": ("LDG", "STG"),
+        "channels_kernel<4, false": ("LDG", "STG"),
+        "bytes_kernel<true": ("LDG", "STG"),
+    },
+    "perturb": {"linf_step_kernel": ("LDG", "STG")},
+    "random_start": {"linf_start_kernel<float>": ("LDG", "STG"), "rgb_start_kernel<float>": ("LDG", "STG")},
+    "activation": {"activate_kernel": ("LDG", "STG"), "activate_backward_kernel": ("LDG", "STG")},
+    "augment": {"crop_flip_kernel<4": ("STG",), "crop_flip_kernel<8": ("STG",)},
 }
 
 
@@ -60,9 +61,8 @@ pytestmark = [
 ]
 
 
-def dumped(arch: str, option: str) -> str:
-    command = [str(TOOL), "-arch", f"sm_{arch}", option, str(LIBRARY)]
-    run = subprocess.run(command, capture_output=True, text=True)
+def dumped(*words: object, folder: Path | None = None) -> str:
+    run = subprocess.run([str(w) for w in (TOOL, *words)], capture_output=True, text=True, cwd=folder)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -76,9 +76,11 @@ def readable(names: list[str]) -> dict[str, str]:
     return dict(zip(names, shown, strict=True))
 
 
+@cache
 def usage_on(arch: str) -> dict[str, dict[str, int]]:
     """Registers, stack and local memory of each kernel."""
-    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", dumped(arch, "--dump-resource-usage"))
+    text = dumped("-arch", f"sm_{arch}", "--dump-resource-usage", LIBRARY)
+    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", text)
     names = readable([name for name, _ in found])
     return {names[name]: {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", line)} for name, line in found}
 
@@ -106,15 +108,23 @@ def test_nothing_is_spilled(arch):
     assert not {n: u for n, u in usage.items() if u["LOCAL"] or u["STACK"] > limit(STACK, n, 0)}
 
 
-def test_elementwise_kernels_move_sixteen_bytes_at_once():
-    bodies = dict(
-        re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function :|\Z)", dumped("90", "-sass"), re.DOTALL)
-    )
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The machine code of each source in a file: disassembling all of the library takes ten seconds."""
+    folder = tmp_path_factory.mktemp("machine_code")
+    dumped("-arch", "sm_90", "-xelf", "all", LIBRARY, folder=folder)
+    return folder
+
+
+@pytest.mark.parametrize("source", WIDE)
+def test_kernels_move_sixteen_bytes_at_once(folder, source):
+    (file,) = folder.glob(f"*{source}.sm_90.cubin")
+    bodies = dict(part.split("\n", 1) for part in dumped("-sass", file).split("Function : ")[1:])
     names, seen = readable(list(bodies)), set()
     for mangled, body in bodies.items():
-        for kernel, accesses in WIDE.items():
+        for kernel, accesses in WIDE[source].items():
             if names[mangled].startswith(kernel):
                 seen.add(kernel)
                 for access in accesses:
                     assert re.search(rf"\b{access}\.E(\.\w+)*\.128\b", body), (names[mangled], access)
-    assert seen == set(WIDE)
+    assert seen == set(WIDE[source])

@@ -14,7 +14,10 @@ __global__ void linf_start_kernel(T* out, const T* clean, const int64_t* index, 
                                   bool wide, StartKey key, float unit, StartLimits<float> s) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kStartThreads + threadIdx.x;
   if (i >= total) return;
-  const int64_t n = i / layout.blocks(), b = i % layout.blocks();
+  // A division in 64 bits takes as long as everything else here, and is rarely needed.
+  const int64_t blocks = layout.blocks();
+  const int64_t n = total >> 32 == 0 ? static_cast<uint32_t>(i) / static_cast<uint32_t>(blocks) : i / blocks;
+  const int64_t b = i - n * blocks;
   const Philox r = philox(key.seed, static_cast<uint32_t>(b), key.draw, static_cast<uint64_t>(index[n]));
   if (wide) {
     const Vector<T, 4> x = reinterpret_cast<const Vector<T, 4>*>(clean)[i];
@@ -32,6 +35,31 @@ __global__ void linf_start_kernel(T* out, const T* clean, const int64_t* index, 
       out[at] = store<T>(linf_start(load(clean[at]), r.word[k], unit, s.lo, s.hi));
     }
   }
+}
+
+// channels_last images of three channels: four neighbouring pixels of each channel are 12 neighbours in memory.
+template <typename T>
+__global__ void rgb_start_kernel(T* __restrict__ out, const T* __restrict__ clean, const int64_t* __restrict__ index,
+                                 uint32_t quads, uint32_t total, StartKey key, float unit, StartLimits<float> s) {
+  const uint32_t i = blockIdx.x * kStartThreads + threadIdx.x;
+  if (i >= total) return;
+  const uint32_t n = i / quads, q = i - n * quads;
+  const auto* from = reinterpret_cast<const Vector<T, 4>*>(clean) + int64_t{3} * i;
+  auto* to = reinterpret_cast<Vector<T, 4>*>(out) + int64_t{3} * i;
+  Vector<T, 4> v[3];
+#pragma unroll
+  for (int k = 0; k < 3; ++k) v[k] = from[k];
+#pragma unroll
+  for (int c = 0; c < 3; ++c) {
+    const Philox r = philox(key.seed, c * quads + q, key.draw, static_cast<uint64_t>(index[n]));
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      T& pixel = v[(3 * k + c) / 4].at[(3 * k + c) % 4];
+      pixel = store<T>(linf_start(load(pixel), r.word[k], unit, s.lo, s.hi));
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < 3; ++k) to[k] = v[k];
 }
 
 // The numbers are drawn twice, once for their norm and once to be used: that is cheaper than keeping them.
@@ -65,9 +93,18 @@ void linf_start_cuda(T* out, const T* clean, const int64_t* index, ImageLayout l
   const int64_t total = layout.samples * layout.blocks();
   if (total == 0) return;
   const float unit = s.eps * (1.0f / 16777216.0f);
-  const bool wide = layout.channels == 1 && layout.pixels % 4 == 0 && aligned<4>(out) && aligned<4>(clean);
-  linf_start_kernel<<<static_cast<unsigned>((total + kStartThreads - 1) / kStartThreads), kStartThreads, 0,
-                      static_cast<cudaStream_t>(stream)>>>(out, clean, index, layout, total, wide, key, unit, s);
+  const auto blocks = [](int64_t threads) {
+    return static_cast<unsigned>((threads + kStartThreads - 1) / kStartThreads);
+  };
+  const bool whole = layout.plane % 4 == 0 && aligned<4>(out) && aligned<4>(clean);
+  const int64_t quads = layout.samples * (layout.plane / 4);
+  if (whole && layout.channels == 3 && quads < int64_t{1} << 31) {
+    rgb_start_kernel<<<blocks(quads), kStartThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+        out, clean, index, static_cast<uint32_t>(layout.plane / 4), static_cast<uint32_t>(quads), key, unit, s);
+    return;
+  }
+  linf_start_kernel<<<blocks(total), kStartThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      out, clean, index, layout, total, whole && layout.channels == 1, key, unit, s);
 }
 
 template <typename T>

@@ -74,12 +74,11 @@ void check_forms(const Array<T>& losses) {
 
 int main() {
   check_edges(batch<float>(7, plain));
-#if !defined(__SANITIZE_THREAD__)  // takes a third of a minute there, and the few samples above go the same ways
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)  // slow there, and few samples go the same ways
   check_edges(batch<float>(1500, tied));
 #endif
-  for (const int64_t n : {1, 2, 7, 512, 513, 1500}) {
-    for (const auto value : {plain, tied}) check_forms(batch<float>(n, value));
-  }
+  for (const int64_t n : {1, 2, 512, 1500}) check_forms(batch<float>(n, plain));
+  for (const int64_t n : {7, 513}) check_forms(batch<float>(n, tied));
   check_forms(batch<float>(513, shifted));
   check_forms(batch<float>(513, equal));
   check_forms(batch<half_bits>(513, plain));

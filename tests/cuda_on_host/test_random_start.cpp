@@ -8,11 +8,11 @@ constexpr StartKey kKey = {0x123456789abcdefull, 7};
 constexpr StartLimits<float> kLimits = {0.0314f, 0.0f, 1.0f};
 
 template <typename T>
-void check_start(ImageLayout layout) {
+void check_start(ImageLayout layout, int skip = 1) {
   const auto clean = random_array<T>(layout.samples * layout.pixels, [](int64_t) { return uniform(); });
   Array<int64_t> index(layout.samples);
   for (int64_t n = 0; n < layout.samples; ++n) index[n] = n % 2 ? n : (1ll << 40) + 3 * n;
-  Array<T> out(clean.size(), 1);
+  Array<T> out(clean.size(), skip);
   linf_start_cuda(out.data(), clean.data(), index.data(), layout, kKey, kLimits, nullptr);
   const float unit = kLimits.eps / 16777216.0f;
   for (int64_t n = 0; n < layout.samples; ++n) {
@@ -37,7 +37,10 @@ void check_start(ImageLayout layout) {
 template <typename T>
 void check_starts() {
   for (const int64_t pixels : {1, 4, 6, 105, 2000}) check_start<T>({3, pixels, pixels, 1});
+  check_start<T>({2, 2000, 2000, 1}, 0);
   check_start<T>({3, 105, 35, 3});  // channels_last
+  for (const int skip : {0, 1}) check_start<T>({3, 240, 80, 3}, skip);
+  check_start<T>({2, 80, 40, 2}, 0);
   check_start<T>({0, 105, 105, 1});
 }
 
