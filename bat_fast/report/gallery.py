@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,9 +23,15 @@ def triple(example: Example) -> str:
     """
     change = example.attacked - example.clean
     stretched = 0.5 + 0.5 * change / change.abs().max().clamp(min=1e-12)
-    panels = [_reduced(panel) for panel in (example.clean, stretched, example.attacked)]
-    gap = torch.ones(panels[0].shape[0], panels[0].shape[1], _GAP)
-    return png(torch.cat([panels[0], gap, panels[1], gap, panels[2]], 2))
+    return beside([example.clean, stretched, example.attacked])
+
+
+def beside(panels: Sequence[Tensor]) -> str:
+    """Images [C, H, W] of one shape side by side, as a data URI."""
+    shown = [reduced(panel) for panel in panels]
+    gap = torch.ones(shown[0].shape[0], shown[0].shape[1], _GAP)
+    parts = [part for panel in shown for part in (gap, panel)][1:]
+    return png(torch.cat(parts, 2))
 
 
 def png(image: Tensor) -> str:
@@ -40,7 +47,8 @@ def png(image: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _reduced(image: Tensor) -> Tensor:
+def reduced(image: Tensor) -> Tensor:
+    """An image [C, H, W] with no side longer than a page shows."""
     height, width = image.shape[-2:]
     scale = _LARGEST / max(height, width)
     if scale >= 1:

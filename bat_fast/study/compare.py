@@ -9,6 +9,7 @@ import yaml
 from bat_fast import data
 from bat_fast._seal import check_text
 from bat_fast.runs.folder import RunFolder
+from bat_fast.study.curvature import read_curvature
 from bat_fast.study.proxies import HARDER, proxies
 from bat_fast.study.rank import Correlation, spearman
 from bat_fast.study.record import read_record
@@ -21,13 +22,16 @@ def read_per_sample(run: Path) -> dict[str, Array]:
     """What the record of a run says about each training sample; also written to ``per_sample.npz``.
 
     Returns:
-        ``index`` [n], ``labels`` [n] and the values of `bat_fast.study.proxies.proxies` [n].
+        ``index`` [n], ``labels`` [n], the values of `bat_fast.study.proxies.proxies` [n] and, where it was
+        measured, ``curvature`` [n].
 
     Raises:
         FileNotFoundError: there is no record. ValueError: it is damaged.
     """
     ids, labels, table = read_record(run)
     found = {"index": ids, "labels": labels, **proxies(table["margin"], table["loss"], table["q"])}
+    if (bends := read_curvature(run)) is not None:
+        found["curvature"] = bends
     write_arrays(run / "per_sample.npz", found)
     return found
 
@@ -66,4 +70,5 @@ def correlations(found: dict[str, Array], scores: Scores) -> dict[str, dict[str,
     return {
         name: {kind: spearman(sign * found[name], scores.of(found["index"], kind)) for kind in kinds}
         for name, sign in HARDER.items()
+        if name in found
     }

@@ -11,6 +11,7 @@ From the margins, losses and q that a run has recorded of each sample in each ep
     probability     mean over the epochs of  p_y, the learning speed of Jiang et al. 2021 (arXiv:2002.03206)
     q               mean over the epochs of  max_{t != y} p_t, the poisoning score of BAT
 
+and, where it was measured, the curvature of `bat_fast.study.curvature`, a mean over the epochs too.
 ``z`` are the logits that the method fits, of the attacked image where it attacks; right is a margin above 0.
 """
 
@@ -30,6 +31,7 @@ HARDER = {
     "confidence": -1,
     "probability": -1,
     "q": 1,
+    "curvature": 1,
 }
 """1 where a larger value is of a harder sample, -1 where a smaller one is."""
 

@@ -56,7 +56,7 @@ class SampleRecord(Observer):
         ids = trainer.folder.path / FOLDER / "ids.npz"
         if number and not ids.exists():
             raise ValueError(f"record_samples: {number} epochs of this run are not recorded; leave it out")
-        self._folder = _open(trainer, "epoch")
+        self._folder = open_record(trainer, "epoch")
         write_arrays(ids, {"index": self._ids.numpy(), "labels": trainer.splits.train.labels.numpy()})
         if number and not self._file(number).exists():  # killed between the checkpoint and the record
             self._write(number)
@@ -118,7 +118,7 @@ class JudgedRecord(Observer):
         self._trainer = trainer
         if not trainer.world.first:
             return
-        self._folder = _open(trainer, "judged")
+        self._folder = open_record(trainer, "judged")
         test = trainer.splits.test
         arrays = {"index": test.index.numpy(), "labels": test.labels.numpy()}
         write_arrays(self._folder / "test-ids.npz", arrays)
@@ -127,8 +127,7 @@ class JudgedRecord(Observer):
         """Judge the model and write it."""
         trainer, number = self._trainer, row["epoch"]
         config, model = trainer.config, trainer.evaluated
-        last = number == config.epochs or trainer.stopped
-        if not trainer.world.first or (number % self.every and not last):
+        if not is_due(trainer, number, self.every):
             return
         attack = eval_attack(config, model, validation_attack(config.eval))
         splits: tuple[tuple[str, data.Source], ...] = (
@@ -185,7 +184,14 @@ def read_judged(run: Path) -> dict[int, dict[str, Array]]:
     }
 
 
-def _open(trainer: Trainer, kind: str) -> Path:
+def is_due(trainer: Trainer, number: int, every: int) -> bool:
+    """Whether this process looks at the model of epoch ``number``: in ``every`` such epoch, and the last."""
+    last = number == trainer.config.epochs or trainer.stopped
+    return trainer.world.first and (number % every == 0 or last)
+
+
+def open_record(trainer: Trainer, kind: str) -> Path:
+    """The folder of the record, without what later epochs of an abandoned try have left of ``kind``."""
     folder: Path = trainer.folder.path / FOLDER
     folder.mkdir(exist_ok=True)
     for file in folder.glob(f"{kind}-*.npz"):

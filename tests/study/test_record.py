@@ -13,10 +13,12 @@ from bat_fast import data
 from bat_fast.batch import Batch
 from bat_fast.cli import main
 from bat_fast.methods import Terms
-from bat_fast.study.compare import train_split
+from bat_fast.study.compare import correlations, read_per_sample, train_split
+from bat_fast.study.curvature import CurvatureRecord, curvature, read_curvature
 from bat_fast.study.proxies import proxies
 from bat_fast.study.rank import ranks, spearman
 from bat_fast.study.record import JudgedRecord, SampleRecord, read_judged, read_record
+from bat_fast.study.scores import Scores
 from bat_fast.study.sealed_arrays import read_arrays
 from bat_fast.train import Trainer
 
@@ -34,8 +36,11 @@ def recorded(small, tmp_path_factory):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Trainer(config, out, progress=False, observers=[JudgedRecord(2), Stop()]).fit()
-    trainer = Trainer(config, out, progress=False, resume=True, observers=[SampleRecord(), JudgedRecord(2)])
+        Trainer(
+            config, out, progress=False, observers=[JudgedRecord(2), CurvatureRecord(2, draws=1), Stop()]
+        ).fit()
+    observers = [SampleRecord(), JudgedRecord(2), CurvatureRecord(2, draws=1)]
+    trainer = Trainer(config, out, progress=False, resume=True, observers=observers)
     trainer.fit()
     return out, trainer
 
@@ -146,6 +151,26 @@ def test_the_model_is_judged_on_both_splits(recorded):
         for name, right in epoch.items():
             assert len(right) == sizes[name.partition("_")[0]]
         assert epoch["test_robust"].mean() <= epoch["test_clean"].mean()
+
+
+def test_curvature_is_a_proxy_where_it_was_measured(recorded, tmp_path):
+    out, trainer = recorded
+    files = sorted((out / "samples").glob("curvature-*"))
+    assert [file.stem[-4:] for file in files] == ["0002", "0003"]
+    assert trainer.model.training  # as it was
+    train, some = trainer.splits.train, torch.tensor([700, 3])
+    alone = train.images[some], train.labels[some], train.index[some]
+    wanted = curvature(trainer.evaluated.eval(), *alone, draws=1)
+    last = read_arrays(files[1])["curvature"]
+    assert last[some.numpy()] == pytest.approx(wanted.numpy(), rel=1e-2)
+    found = read_per_sample(shutil.copytree(out, tmp_path / "copy"))
+    assert found["curvature"] == pytest.approx((read_arrays(files[0])["curvature"] + last) / 2)
+    row = correlations(found, Scores(found["index"], found["curvature"], None))["curvature"]["clean"]
+    assert row.value == pytest.approx(1)
+    for file in (tmp_path / "copy" / "samples").glob("curvature-*"):
+        file.unlink()
+    assert read_curvature(tmp_path / "copy") is None
+    assert "curvature" not in read_per_sample(tmp_path / "copy")
 
 
 def test_proxies_of_four_samples():

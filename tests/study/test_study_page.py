@@ -10,13 +10,15 @@ import pytest
 
 from bat_fast.cli import main
 from bat_fast.config import AttackConfig, EvalConfig, Ratio
+from bat_fast.study import sections
 from bat_fast.study.ablation import CONDITIONS, ablate, effects, left_out
+from bat_fast.study.attributions import write_attributions
 from bat_fast.study.folder import Plan, StudyFolder
 from bat_fast.study.groups import Groups, places_of, read_groups
 from bat_fast.study.jobs import read_splits, work
 from bat_fast.study.record import JudgedRecord, SampleRecord
 from bat_fast.study.scores import write_scores
-from bat_fast.study.sealed_arrays import write_arrays
+from bat_fast.study.sealed_arrays import read_arrays, write_arrays
 from bat_fast.train import Trainer
 
 
@@ -98,6 +100,55 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
+def samples_of_levels(study):
+    """Memorisation by two models is -1, 0 or 1, or unknown: at most eight samples of each value are shown."""
+    mem = read_arrays(study.scores)["tr_robust_mem"]
+    below, above = (mem < 0.05).sum(), (mem > 0.85).sum()
+    assert below + above == (~np.isnan(mem)).sum()
+    return sum(min(8, count) for count in (below, above))
+
+
+def test_a_training_sample_is_shown_with_what_it_decides(folders):
+    splits = read_splits(folders[1])
+    mem = np.zeros(len(splits.train))
+    mem[7] = 0.4
+    found = {
+        "k": np.array(400), "tr_mem": mem, "pairs_train": np.array([7, 7, 9]),
+        "pairs_test": np.array([3, 5, 3]), "pairs_influence": np.array([0.5, 0.3, 0.2], np.float32),
+        "pairs_influence_se": np.array([0.03, 0.04, 0.05], np.float32),
+    }  # fmt: skip
+    part = sections.influence(found, splits, "clean", 0.7)  # 4 errors of 400 models are 0.22
+    (gallery,) = part["galleries"]
+    notes = [image["note"] for image in gallery["images"]]
+    assert notes == [
+        f"id {splits.train.index[7]}, memorised 0.40",
+        f"id {splits.test.index[3]}, influence 0.50 ± 0.03",
+        f"id {splits.test.index[5]}, influence 0.30 ± 0.04",
+    ]
+    assert part["notes"][0].startswith("3 pairs")
+    assert "2 of them are at least 0.22" in part["notes"][0]
+
+
+def test_attributions_are_part_of_the_page(folders, tmp_path):
+    study = StudyFolder(shutil.copytree(folders[0].path, tmp_path / "study"))
+    gini = np.array([[0.4, 0.5, 0.6], [0.6, 0.7, 0.8]])
+    kept = {
+        "names": np.array(["runs/<i>", "robust"]), "gradient": gini, "integrated": gini**2,
+        "left": np.zeros(2), "images": np.random.rand(3, 3, 8, 8).astype(np.float32),
+        "labels": np.array([0, 1, 2]), "shown": np.random.rand(2, 2, 3, 8, 8).astype(np.float32),
+    }  # fmt: skip
+    write_attributions(study.path, kept)
+    assert main(["study", "report", str(study.path)]) == 0
+    text = (study.path / "report.html").read_text()
+    assert "+0.200 ± 0.000" in text
+    assert "study attributions" not in text
+    assert "bat-fast study dynamics makes such a run" in text
+    tags = Tags(text).found
+    assert not [tag for tag, _ in tags if tag == "i"]
+    (first, *_) = [one for tag, one in tags if tag == "img" and "attributions by 2 models" in one["alt"]]
+    assert (first["width"], first["height"]) == ("44", "8")
+
+
 def test_the_page_needs_nothing_and_shows_everything(folders, capsys):
     study, _, run = folders
     assert main(["study", "report", str(study.path), str(run)]) == 0
@@ -112,7 +163,12 @@ def test_the_page_needs_nothing_and_shows_everything(folders, capsys):
     assert len(pictures) == 4  # histogram, by epoch, trust, findings
     assert all(len(one["aria-label"]) > 20 for one in pictures)
     assert sum(tag == "svg" for tag, _ in tags) == 4
-    assert sum(tag == "img" for tag, _ in tags) == 36
+    (levels,) = [attributes["data-label"] for tag, attributes in tags if attributes.get("class") == "levels"]
+    assert levels == "level of robust memorisation"
+    assert sum(tag == "img" for tag, _ in tags) == 36 + samples_of_levels(study)
+    assert "None is shown: with more models there may be some" in text
+    assert "curvature, which bat-fast study dynamics measures" in text
+    assert "bat-fast study attributions NATURAL ROBUST" in text
     assert not [tag for tag, _ in tags if tag == "b" or attributes.get("onclick")]
     island = json.loads(re.search(r'id="results">(.*?)</script>', text, re.DOTALL)[1])
     assert island["k"] == 2

@@ -8,16 +8,23 @@ SUMMARY = "one run of which every sample is recorded and judged in every epoch"
 
 
 def run(words: list[str]) -> None:
-    """Train a run with both observers."""
+    """Train a run with the observers."""
     parser = Parser(
         "study dynamics",
         "Train one run as bat-fast train does (--recipe, --out, --resume, --SETTING VALUE), keep what each "
-        "training sample does in each epoch, and judge all training and test images, clean and attacked.",
+        "training sample does in each epoch, judge all training and test images, clean and attacked, and see "
+        "how the loss bends around each training image.",
     )
     parser.add_argument("--judge_every", type=int, default=1, help="epochs between judgements (default: 1)")
+    parser.add_argument(
+        "--curvature", type=int, default=10, metavar="N",
+        help="draws that measure the curvature of the loss at those epochs (default: 10; 0: not measured)",
+    )  # fmt: skip
     options, rest = parser.parse_known_args(words)
     if options.judge_every < 1:
         raise ValueError(f"--judge_every must be at least 1, got {options.judge_every}")
+    if options.curvature < 0:
+        raise ValueError(f"--curvature must be at least 0, got {options.curvature}")
     from bat_fast.cli.settings import read_command
 
     command = read_command(rest, parser.options())
@@ -25,22 +32,26 @@ def run(words: list[str]) -> None:
         raise ValueError("--seeds: a study of the dynamics is of one run; take --seed N")
     from bat_fast.report.table import print_results
     from bat_fast.runs.folder import RunFolder
+    from bat_fast.study.curvature import CurvatureRecord
     from bat_fast.study.record import JudgedRecord, SampleRecord
-    from bat_fast.train import Trainer
+    from bat_fast.train import Observer, Trainer
     from bat_fast.train.build import dry_run
 
     if command.dry_run:
         print(dry_run(command.config))
         return
     folder = RunFolder(command.out, numbered=not command.named)
-    observers = (SampleRecord(), JudgedRecord(options.judge_every))
+    observers: list[Observer] = [SampleRecord(), JudgedRecord(options.judge_every)]
+    if options.curvature:
+        observers.append(CurvatureRecord(options.judge_every, options.curvature))
     trainer = Trainer(command.config, folder, resume=command.resume, observers=observers)
     out = trainer.folder.path
     print(f"run folder  {out}", flush=True)
     try:
         results = trainer.fit()
     except KeyboardInterrupt as error:
-        again = f"bat-fast study dynamics --resume --out {out} --judge_every {options.judge_every}"
+        how = f"--judge_every {options.judge_every} --curvature {options.curvature}"
+        again = f"bat-fast study dynamics --resume --out {out} {how}"
         raise Interrupted(
             f"interrupted after epoch {trainer.epoch}; continue with: {again}", *error.args[:1]
         ) from None

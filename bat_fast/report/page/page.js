@@ -20,6 +20,19 @@ for (const table of document.querySelectorAll("table.sort")) {
     });
   });
 }
+// A slider shows one level of several; without scripts, and on paper, all are there.
+for (const group of document.querySelectorAll(".levels")) {
+  const levels = [...group.children], slider = document.createElement("input");
+  Object.assign(slider, { type: "range", min: 0, max: levels.length - 1, value: levels.length - 1 });
+  slider.setAttribute("aria-label", group.dataset.label);
+  const show = () => {
+    levels.forEach((one, number) => (one.hidden = number !== +slider.value));
+    slider.setAttribute("aria-valuetext", levels[slider.value].querySelector("h4").textContent);
+  };
+  slider.addEventListener("input", show);
+  group.prepend(slider);
+  show();
+}
 // On paper everything is open.
 let closed = [];
 addEventListener("beforeprint", () => {
