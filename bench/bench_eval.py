@@ -3,8 +3,9 @@
     python bench/bench_eval.py                       trains a model on the digits for it (PGD-AT, 20 epochs)
     python bench/bench_eval.py --run RUN --eps 8/255   a run of one's own
     python bench/bench_eval.py --undefended            one trained on clean images, at eps 1/5: all break
-    python bench/bench_eval.py --passes 4              PreActResNet-18 at 32x32, 8 images, bf16 search; each
-                                                       attack cut to 4 steps (20 queries), two classes
+    python bench/bench_eval.py --passes 100 --images 16 --attacks apgd-ce apgd-t
+                                                       PreActResNet-18 at 32x32, bf16 search, each attack
+                                                       alone, cut to so many steps, queries, targets and images
 
 All attack the same model with batches of 250 images. "official" is the package as it is; "replay" repeats its
 verdicts, which is checked; "exact" is the default, with random numbers of its own, and its accuracy is
@@ -17,6 +18,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from bat_fast.ratio import Ratio
 from bat_fast.train import Trainer
 
 BATCH = 250
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 OFFICIAL_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
@@ -90,48 +93,71 @@ def compare(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float, turns
     return {"norm": norm, "eps": eps, "images": len(x), "seconds": seconds, "robust": accuracies}
 
 
-def passes(steps: int, turns: int) -> dict[str, Any]:
-    """The attacks one by one, cut short, on images of a network that none of them breaks (a tiny radius)."""
+@dataclass(frozen=True)
+class Cut:
+    """How much of each attack is run, by both: ``steps`` of the gradient attacks and ``queries`` of Square on
+    ``images``, towards ``targets`` classes; AutoAttack has 100, 5000 and 9."""
+
+    images: int
+    steps: int
+    queries: int
+    targets: int
+
+
+def passes(cut: Cut, attacks: list[str], turns: int) -> dict[str, Any]:
+    """The attacks one by one, on images of a network that none of them breaks (a tiny radius)."""
     torch.manual_seed(0)
     model, eps = models.create("preactresnet18", num_classes=10).eval(), 1e-5
-    x = torch.rand(8, 3, 32, 32)
+    x = torch.rand(cut.images, 3, 32, 32)
     with torch.no_grad():
         y = model(x).argmax(1)
 
-    def theirs(name: str) -> None:
+    def theirs(name: str) -> bool:
         attack = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, seed=0, device="cpu")
         attack.attacks_to_run = [name]
         for part in (attack.apgd, attack.apgd_targeted):
-            part.n_iter, part.n_iter_2, part.n_iter_min, part.size_decr = steps, max(steps // 5, 1), 1, 1
-        attack.fab.n_iter, attack.square.n_queries = steps, 5 * steps
-        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = 2
-        attack.run_standard_evaluation(x, y, batch_size=len(x))
+            part.n_iter = cut.steps
+            part.n_iter_2, part.n_iter_min, part.size_decr = (
+                max(int(share * cut.steps), 1) for share in (0.22, 0.06, 0.03)
+            )
+        attack.fab.n_iter, attack.square.n_queries = cut.steps, cut.queries
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = cut.targets
+        _, predicted = attack.run_standard_evaluation(x, y, batch_size=len(x))
+        return bool((predicted == y).all())
 
     some: dict[str, Any] = {"eps": eps, "precision": "bf16"}
     ours: dict[str, Search] = {
-        "apgd-ce": APGD(model, steps=steps, **some),
-        "apgd-t": APGD(model, loss="dlr", targets=2, steps=steps, **some),
-        "fab-t": FAB(model, targets=2, steps=steps, **some),
-        "square": Square(model, queries=5 * steps, **some),
+        "apgd-ce": APGD(model, steps=cut.steps, **some),
+        "apgd-t": APGD(model, loss="dlr", targets=cut.targets, steps=cut.steps, **some),
+        "fab-t": FAB(model, targets=cut.targets, steps=cut.steps, **some),
+        "square": Square(model, queries=cut.queries, **some),
     }
-    print(f"\nPreActResNet-18, {list(x.shape)}, {steps} steps, bf16 search, median of {turns} runs")
-    print(f"  {'':10} {'official':>8} {'ours':>8} {'x official':>10} [range]")
+    print(f"\nPreActResNet-18, {list(x.shape)}, bf16 search, median of {turns} runs; {cut}")
+    print(f"  {'':10} {'official':>8} {'ours':>8} {'x official':>10} [range]", flush=True)
+    APGD(model, steps=1, **some)(x, y)  # packs the weights
     rows = {}
-    for name, attack in ours.items():
-        attack(x, y)  # packs the weights
+    for name in attacks:
         both = []
         for _ in range(turns):
             times = [time.process_time()]
-            for call in (lambda name=name: theirs(name), lambda attack=attack: attack(x, y)):
-                call()
+            for call in (lambda name=name: theirs(name), lambda name=name: torch.equal(ours[name](x, y), x)):
+                assert call(), f"{name} has broken an image, so the work differs"
                 times.append(time.process_time())
             both.append((times[1] - times[0], times[2] - times[1]))
-        base, mine = (statistics.median(column) for column in zip(*both, strict=True))
-        quotients = [a / b for a, b in both]
-        spread = f"[{min(quotients):.2f}, {max(quotients):.2f}]"
-        print(f"  {name:10} {base:8.2f} {mine:8.2f} {base / mine:10.2f} {spread}")
         rows[name] = both
-    return {"network": "preactresnet18", "images": len(x), "steps": steps, "seconds": rows}
+        _print_row(name, both)
+    if len(rows) > 1:
+        sums = [tuple(map(sum, zip(*turn, strict=True))) for turn in zip(*rows.values(), strict=True)]
+        _print_row("together", sums)
+    return {"network": "preactresnet18", **asdict(cut), "seconds": rows}
+
+
+def _print_row(name: str, both: list[tuple[float, float]]) -> None:
+    """Seconds of the official code and of this one, turn by turn."""
+    base, mine = (statistics.median(column) for column in zip(*both, strict=True))
+    quotients = [a / b for a, b in both]
+    spread = f"[{min(quotients):.2f}, {max(quotients):.2f}]"
+    print(f"  {name:10} {base:8.2f} {mine:8.2f} {base / mine:10.2f} {spread}", flush=True)
 
 
 def main() -> None:
@@ -144,11 +170,18 @@ def main() -> None:
     command.add_argument("--turns", type=int, default=3, help="runs of each (default: 3)")
     command.add_argument("--undefended", action="store_true", help="train on clean images instead")
     command.add_argument("--passes", type=int, help="steps of each attack, on PreActResNet-18 alone")
+    command.add_argument("--images", type=int, default=8, help="with --passes (default: 8)")
+    command.add_argument("--targets", type=int, default=2, help="classes, with --passes (default: 2)")
+    command.add_argument("--queries", type=int, help="of Square, with --passes (default: 5 a step)")
+    command.add_argument("--attacks", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
     options = command.parse_args()
     torch.set_num_threads(1)
     print(machine())
     if options.passes:
-        write(options.json, {"machine": machine(), "rows": [passes(options.passes, options.turns)]})
+        queries = options.queries or 5 * options.passes
+        cut = Cut(options.images, options.passes, queries, options.targets)
+        rows = [passes(cut, options.attacks, options.turns)]
+        write(options.json, {"machine": machine(), "rows": rows})
         return
     with tempfile.TemporaryDirectory() as folder:
         make = standard if options.undefended else trained
