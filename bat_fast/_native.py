@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bat_fast._environ import switched_off
 from bat_fast._install import rebuild
 
 _FOLDER = Path(__file__).parent / "lib"
@@ -29,7 +30,7 @@ transformed: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 def _load() -> dict[str, Any]:
     """Load the native library and return what its build recorded; {} where there is none."""
-    if os.environ.get("BAT_FAST_NATIVE") == "0":
+    if switched_off(os.environ, "BAT_FAST_NATIVE"):
         return {}
     path = _FOLDER / "libbat_fast.so"
     hint = f"every operator runs its slower PyTorch reference; build it with `{rebuild()}`"

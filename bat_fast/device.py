@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from bat_fast._environ import whole
+
 
 def pick_device(name: str, place: int = 0, of: int = 1) -> str:
     """Choose a device, and make a GPU that is named by its number the current one of this thread.
@@ -53,7 +55,7 @@ def _own_gpu(name: str, place: int, of: int) -> str:
 
 def cores() -> int:
     """The cores that this process may keep busy: its share, where several of a run are on this machine."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, (os.cpu_count() or 1) // whole(os.environ, "LOCAL_WORLD_SIZE", 1, least=1))
 
 
 def check_name(name: str) -> None:

@@ -101,6 +101,16 @@ def test_the_kernels_from_numpy_without_torch(prefix, tmp_path):
     assert "equal" in run(sys.executable, module / "caller.py", int(os.environ["BAT_FAST_TEST_SEED"]))
 
 
+@pytest.mark.whole
+def test_bat_loss_in_jax_is_that_of_jnp_in_both_precisions(prefix, tmp_path):
+    jax = pytest.importorskip("jax", reason="pip install jax; make test-hosts has it")
+    source, built = ROOT / "examples" / "jax", tmp_path / "jax"
+    build(source, built, f"-DCMAKE_PREFIX_PATH={prefix}", f"-DJAX_INCLUDE={jax.ffi.include_dir()}")
+    seed = os.environ["BAT_FAST_TEST_SEED"]
+    said = run(sys.executable, source / "compare.py", built / "libbat_fast_jax.so", seed, 3)
+    assert said.startswith("equal\n[128, 10]")
+
+
 def test_installed_files_name_no_path_of_the_build(prefix):
     files = [path for path in prefix.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"perturb.h", "portable.h", "bat_fastConfig.cmake"}

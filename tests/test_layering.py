@@ -18,7 +18,7 @@ BENCHMARKS = sorted(BENCH.rglob("*.py"))
 
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
-    {"_install"},
+    {"_install", "_environ"},
     {
         "_native",
         "_checks",

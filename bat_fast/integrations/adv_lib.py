@@ -57,6 +57,9 @@ def attackbench(eps: float, steps: int = 40, **options: Any) -> Callable[..., Te
         eps: radius in pixels.
         steps: number of gradient steps.
         options: of `pgd_linf`.
+
+    Raises:
+        ValueError: it is called with ``targeted`` and without ``targets``.
     """
 
     def attack(
@@ -66,6 +69,8 @@ def attackbench(eps: float, steps: int = 40, **options: Any) -> Callable[..., Te
         targets: Tensor | None = None,
         targeted: bool = False,
     ) -> Tensor:
+        if targeted and targets is None:
+            raise ValueError("targets [N] are missing: targeted moves towards them")
         goal = targets if targeted and targets is not None else labels
         return pgd_linf(model, inputs, goal, eps, targeted, steps, **{"engine": "eager"} | options)
 

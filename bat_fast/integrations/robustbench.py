@@ -24,8 +24,13 @@ def register(
         run: folder of a finished run, or its ``model.safetensors``.
         name: of the model, such as ``Author2026Title``.
         dataset, threat_model: as in the host.
+
+    Raises:
+        FileNotFoundError: no such run, or one that has not finished. ValueError: its file is corrupt, or
+            ``name`` is none for a model.
     """
     register_model = host("timm.models").register_model
+    load_run(run)  # what is wrong with it is said now, not when the model is asked for
     file = Path(run) / "model.safetensors" if Path(run).is_dir() else Path(run)
 
     def entry(**_: Any) -> nn.Module:

@@ -22,10 +22,13 @@ class AdversarialTask(_HOST.ClassificationTask):  # type: ignore[misc, name-defi
 
     Args:
         model: takes pixels in [0, 1], and normalises inside: `bat_fast.models.Normalize` before it.
-        method: name of a method that needs no ids of the samples, see docs/methods.md.
+        method: name of a method that keeps nothing of each sample, see docs/methods.md.
         method_options: of the method.
         attack: options of `bat_fast.PGD`.
         options: of the host.
+
+    Raises:
+        ValueError: no such method, or one that the host's batches are not enough for.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class AdversarialTask(_HOST.ClassificationTask):  # type: ignore[misc, name-defi
         self.method, self.epoch = methods.create(method, **method_options or {}), 0
         if self.method.replays:
             raise ValueError(f"method {method} takes its steps between updates: it needs bat_fast's trainer")
+        if type(self.method).prepare is not methods.Method.prepare:  # and batches of the host have no ids
+            raise ValueError(f"method {method} remembers each sample: it needs bat_fast's trainer")
         self._attack = PGD(model, **self.method.attack_options(attack or {}) | (attack or {}))
 
     def set_epoch(self, epoch: int) -> None:

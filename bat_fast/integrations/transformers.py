@@ -21,7 +21,10 @@ class AdversarialTrainer(_HOST.Trainer):  # type: ignore[misc, name-defined]
         args, options: positional and by name, of the host.
         attack: options of `bat_fast.PGD`, such as ``{"eps": 8 / 255, "steps": 10}``.
         image_mean, image_std: of the image processor, by which ``pixel_values`` are normalised: the attack
-            then moves pixels in [0, 1]. None: they are pixels.
+            then moves pixels in [0, 1]. Both None: they are pixels.
+
+    Raises:
+        ValueError: one of ``image_mean`` and ``image_std`` alone; or a batch without images or classes.
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class AdversarialTrainer(_HOST.Trainer):  # type: ignore[misc, name-defined]
         image_std: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
+        if (image_mean is None) != (image_std is None):
+            raise ValueError("image_mean and image_std belong together: give both of the image processor")
         super().__init__(*args, **options)
         self.attack, self.image_mean, self.image_std = attack or {}, image_mean, image_std
         self._attacker = Attacker()
@@ -39,6 +44,9 @@ class AdversarialTrainer(_HOST.Trainer):  # type: ignore[misc, name-defined]
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss of the host, on adversarial images while the model is in train mode."""
         if model.training:
+            missing = {"pixel_values", "labels"} - set(inputs)
+            if missing:
+                raise ValueError(f"inputs: {', '.join(sorted(missing))} missing; there are {list(inputs)}")
             inputs = inputs | {
                 "pixel_values": self._attacked(model, inputs["pixel_values"], inputs["labels"])
             }

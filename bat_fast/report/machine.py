@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bat_fast._environ import switched_off
+
 _DISPLAY = "0x03"  # the class of graphics cards and 3D controllers on the PCI bus
 _NVIDIA = "0x10de"
 
@@ -80,7 +82,7 @@ def _native_library() -> dict[str, Any]:
         "bat_fast": __version__,
         "library": (folder / "libbat_fast.so").exists(),
         "library_problem": _native.load_problem(),
-        "switched_off": os.environ.get("BAT_FAST_NATIVE") == "0",
+        "switched_off": switched_off(os.environ, "BAT_FAST_NATIVE"),
         "build": json.loads(record.read_text()) if record.exists() else {},
         "references": tuple(n for n in _native.operators() if not _native.is_native(n, "cpu")),
     }

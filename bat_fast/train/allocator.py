@@ -6,6 +6,8 @@ import ctypes
 import os
 from contextlib import suppress
 
+from bat_fast._environ import switched_off
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_BLOCK = 32 << 20  # the most that glibc allows
 _MOST_FREE = (1 << 31) - 1
@@ -22,7 +24,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was done: not with ``BAT_FAST_KEEP_MEMORY=0``, nor with another C library.
     """
-    if os.environ.get("BAT_FAST_KEEP_MEMORY") == "0":
+    if switched_off(os.environ, "BAT_FAST_KEEP_MEMORY"):
         return False
     with suppress(OSError, AttributeError):
         set_option = ctypes.CDLL(None).mallopt

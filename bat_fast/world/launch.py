@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -13,10 +14,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
+from bat_fast._environ import whole
+
 if TYPE_CHECKING:
     from bat_fast.world.ranks import World
 
 _TIMEOUT = 1800.0  # seconds that a rank waits for the others, who may be validating or reading files
+_LONGEST = 1e8  # seconds, three years: torch counts a timeout in milliseconds
 _POLL = 0.5  # seconds
 _FAILED = "failed"
 
@@ -34,20 +38,23 @@ def place_in(environ: Mapping[str, str]) -> Place | None:
     """The place that ``torchrun``, or ``srun``, has given this process; None where it is alone.
 
     Raises:
-        ValueError: a variable is missing, or is no number.
+        ValueError: a variable is missing, is no number, or is none that the others allow.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if "SLURM_STEP_NUM_TASKS" in environ and "WORLD_SIZE" not in environ:  # of srun; sbatch alone has it not
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
-    if int(environ.get(names[1], "1")) == 1:
+    # srun writes 4(x2) for two machines with 4 tasks each.
+    said = {name: environ[name].partition("(")[0].partition(",")[0] for name in names if name in environ}
+    if whole(said, names[1], 1, least=1) == 1:
         return None
     try:
-        # srun writes 4(x2) for two machines with 4 tasks each.
-        rank, size, local, here = (int(environ[name].partition("(")[0].partition(",")[0]) for name in names)
+        rank, size, local, here = (whole(said, name) for name in names)
     except KeyError as error:
         raise ValueError(
             f"{names[1]} says that there are several processes, but {error} is missing"
         ) from None
+    if rank >= size:
+        raise ValueError(f"{names[0]} must be below {names[1]}={size}, got {rank}")
     return Place(rank, size, local, max(here, local + 1))
 
 
@@ -110,12 +117,13 @@ def _meet(place: Place, environ: Mapping[str, str], usual: float) -> Any:
 
     dist: Any = distributed  # which says of few names that it exports them
     if "RANK" not in environ:  # of srun
-        job = int(environ.get("SLURM_JOB_ID", "0"))
+        job = whole(environ, "SLURM_JOB_ID", 0)
         os.environ.setdefault("MASTER_ADDR", environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
         os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
         os.environ.setdefault("RANK", str(place.rank))
         os.environ.setdefault("WORLD_SIZE", str(place.size))
-    patience = timedelta(seconds=float(environ.get("BAT_FAST_TIMEOUT", usual)))
+    whole(os.environ, "MASTER_PORT", 0)  # torch reads it, and does not say which of the four was wrong
+    patience = timedelta(seconds=_patience(environ, usual))
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= place.local_size
     if gpus:
         torch.cuda.set_device(place.local_rank)
@@ -129,6 +137,20 @@ def _meet(place: Place, environ: Mapping[str, str], usual: float) -> Any:
         timeout=patience,
     )
     return dist.PrefixStore("bat_fast", store)
+
+
+def _patience(environ: Mapping[str, str], usual: float) -> float:
+    """Seconds that a process waits for the others."""
+    text = environ.get("BAT_FAST_TIMEOUT", str(usual))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(
+            f"BAT_FAST_TIMEOUT must be seconds > 0 and <= {_LONGEST:g}, got {text!r}: unset it, or correct it"
+        )
+    return seconds
 
 
 def _round(store: Any, place: Place, patience: timedelta) -> str:
@@ -205,4 +227,5 @@ def _quiet(rank: int) -> Iterator[None]:
 def said_by(environ: Mapping[str, str] = os.environ) -> str:
     """``rank 2: `` before what a process of several says, nothing before that of one alone."""
     size = environ.get("WORLD_SIZE", environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    return "" if size == "1" else f"rank {environ.get('RANK', environ.get('SLURM_PROCID'))}: "
+    rank = environ.get("RANK", environ.get("SLURM_PROCID"))
+    return "" if size == "1" or rank is None else f"rank {rank}: "

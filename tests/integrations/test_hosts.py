@@ -3,9 +3,11 @@
 import copy
 import importlib.util
 import pickle
+import runpy
 import sys
 import warnings
-from types import ModuleType
+from collections import namedtuple
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from contract import EPS, MEAN, STD, STEP, STEPS, Untouched, alike, apart, batch
 from torch import nn
 from torch.nn import functional as F
 
-from bat_fast import PGD
+from bat_fast import PGD, integrations
 from bat_fast.attacks import untouched
 from bat_fast.models import Normalize
 
@@ -40,6 +42,14 @@ def installed(name: str, absent: tuple[str, ...] = ()):
             return importlib.import_module(name)
         except ImportError as error:
             pytest.skip(f"{name}: {error}; make test-hosts installs it")
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator_is_left():
+    """accelerate keeps one state for the process, which the next accelerator must agree with."""
+    yield
+    if "accelerate" in sys.modules:
+        sys.modules["accelerate"].state.AcceleratorState._reset_state(True)
 
 
 def normalized(x):
@@ -274,7 +284,6 @@ def test_accelerate(mixed):
     accelerate = installed("accelerate")
     from bat_fast.integrations.accelerate import attack_for
 
-    accelerate.state.AcceleratorState._reset_state(True)
     accelerator = accelerate.Accelerator(mixed_precision=mixed, cpu=True)
     net, (x, y) = network(), batch()
     plain = copy.deepcopy(net)
@@ -347,6 +356,8 @@ def test_timm(method):
     assert folded(net) == (method != "standard")
     with pytest.raises(ValueError, match="method free takes its steps between updates"):
         AdversarialTask(net, "free", verbose=False)
+    with pytest.raises(ValueError, match="method te remembers each sample: it needs bat_fast's trainer"):
+        AdversarialTask(net, "te", verbose=False)
 
 
 @pytest.mark.slow
@@ -361,6 +372,8 @@ def test_robustbench(small, tmp_path):
     x = torch.rand(4, described["in_channels"], described["image_size"], described["image_size"])
     told = register(tmp_path / "run", "Somebody2026Digits")
     assert torch.equal(host.load_model(**told)(x), model(x))
+    with pytest.raises(FileNotFoundError, match="expected a run folder or a model"):
+        register(tmp_path / "another", "Somebody2026Digits")
 
 
 def test_what_is_missing_is_named_with_the_command(monkeypatch):
@@ -382,3 +395,60 @@ def test_a_radius_for_all_images_may_follow_one_for_each():
     each, options = torch.full((len(x),), EPS), {"steps": 2, "random_start": False, "engine": "eager"}
     found = [attacker(net, x, y, eps=eps, **options) for eps in (each, EPS, each, EPS, EPS)]
     assert all(apart(found[0], other) <= 1e-6 for other in found)
+
+
+def beside_an_empty_host(monkeypatch, adapter, module, **kinds):
+    """What an adapter defines, where its host has ``kinds`` and does nothing: for what is refused."""
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    for name, kind in kinds.items():
+        setattr(sys.modules[module], name, kind)
+    return runpy.run_path(integrations.__path__[0] + f"/{adapter}.py")
+
+
+def test_lightning_names_what_it_cannot_use(monkeypatch):
+    images = beside_an_empty_host(monkeypatch, "lightning", "lightning.pytorch", Callback=object)
+    images = images["AdversarialImages"]
+
+    class Module(nn.Module):
+        on_after_batch_transfer = staticmethod(lambda batch, _: batch)
+
+    def trainer(precision, stage="train"):
+        return SimpleNamespace(precision=precision, state=SimpleNamespace(stage=SimpleNamespace(value=stage)))
+
+    module = Module()
+    module.net = network()
+    with pytest.raises(ValueError, match="stages must be one of 'train', 'validate', 'test', got 'val'"):
+        images("net", stages=("train", "val"))
+    with pytest.raises(ValueError, match=r"network: .*`nett`: name an attribute that holds the classifier"):
+        images("nett").setup(trainer("32-true"), module, "fit")
+    with pytest.raises(ValueError, match=r"attacks know 32, .* has 'transformer-engine': say precision="):
+        images("net").setup(trainer("transformer-engine"), module, "fit")
+    callback = images("net", precision="bf16", engine="eager", steps=1)
+    callback.setup(trainer("transformer-engine"), module, "fit")
+    x, y = batch()
+    pair = namedtuple("Pair", "images classes")
+    assert apart(module.on_after_batch_transfer(pair(x, y), 0).images, x) > 0
+    with pytest.raises(TypeError, match="batch must begin with images and classes, got a dict"):
+        module.on_after_batch_transfer({"image": x, "label": y}, 0)
+    callback.teardown(None, module, "fit")
+    callback.setup(trainer("32-true", "predict"), module, "fit")
+    assert module.on_after_batch_transfer(x, 0) is x
+
+
+def test_transformers_names_what_is_missing(monkeypatch):
+    class Trainer:
+        def __init__(self, **options):
+            pass
+
+    made = beside_an_empty_host(monkeypatch, "transformers", "transformers", Trainer=Trainer)
+    with pytest.raises(ValueError, match="image_mean and image_std belong together"):
+        made["AdversarialTrainer"](image_mean=MEAN)
+    with pytest.raises(ValueError, match=r"inputs: labels missing; there are \['pixel_values'\]"):
+        made["AdversarialTrainer"]().compute_loss(network(), {"pixel_values": batch()[0]})
+
+
+def test_attackbench_wants_targets():
+    from bat_fast.integrations.adv_lib import attackbench
+
+    with pytest.raises(ValueError, match=r"targets \[N\] are missing"):
+        attackbench(EPS, 1)(network(), *batch(), targeted=True)

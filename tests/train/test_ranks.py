@@ -11,8 +11,9 @@ import torch
 from ranks import CASES, collectives, difference, final, short, train, trainer, weights
 
 from bat_fast import methods
+from bat_fast._environ import switched_off
 from bat_fast.attacks import autoattack
-from bat_fast.device import pick_device
+from bat_fast.device import cores, pick_device
 from bat_fast.world.launch import joined, place_in, said_by
 from bat_fast.world.ranks import ALONE
 
@@ -144,8 +145,38 @@ def test_the_batch_script_queues_itself_again_on_75_alone(status, queued, tmp_pa
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="several processes, but 'RANK' is missing"):
         place_in({"WORLD_SIZE": "2"})
+    assert said_by({"WORLD_SIZE": "2"}) == ""
     with joined({}) as world:
         assert world is ALONE
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be a whole number >= 1, got 'two'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be a whole number >= 1, got '0'"),
+        ({"RANK": "-1"}, "RANK must be a whole number >= 0, got '-1'"),
+        ({"RANK": "2"}, "RANK must be below WORLD_SIZE=2, got 2"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK must be a whole number >= 0, got ''"),
+        ({"BAT_FAST_TIMEOUT": "long"}, "BAT_FAST_TIMEOUT must be seconds > 0 and <= 1e.08, got 'long'"),
+        ({"BAT_FAST_TIMEOUT": "inf"}, "BAT_FAST_TIMEOUT must be seconds > 0"),
+        ({"MASTER_PORT": "web"}, "MASTER_PORT must be a whole number >= 0, got 'web'"),
+    ],
+)
+def test_what_is_no_number_is_named(wrong, said, monkeypatch):
+    environ = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"} | wrong
+    monkeypatch.setenv("MASTER_PORT", environ.get("MASTER_PORT", "0"))
+    with pytest.raises(ValueError, match=said), joined(environ):
+        pass
+
+
+def test_a_switch_is_0_or_1(monkeypatch):
+    assert [switched_off({"X": word}, "X") for word in ("", "0", "1")] == [False, True, False]
+    with pytest.raises(ValueError, match="X must be 0 or 1, got 'off'"):
+        switched_off({"X": "off"}, "X")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "0")
+    with pytest.raises(ValueError, match="LOCAL_WORLD_SIZE must be a whole number >= 1, got '0'"):
+        cores()
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
