@@ -46,18 +46,24 @@ def check_same(one, two):
         assert torch.equal(a, b), name
 
 
+HOW = (
+    ("bat", {}),
+    ("trades", {"precision": "bf16"}),
+    ("pgd_at", {"awp": 0.05, "micro_batches": 2}),
+    ("free", {"clip": 0.5}),
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "optim"),
-    [
-        ("bat", {}),
-        ("trades", {"precision": "bf16"}),
-        ("pgd_at", {"awp": 0.05, "micro_batches": 2}),
-        ("free", {"clip": 0.5}),
+    ("name", "method", "optim"),
+    [  # the large networks take seconds each: one case of them here
+        pytest.param(name, *how, marks=[] if name == "wrn_10_1" or how is kept else pytest.mark.whole)
+        for name, kept in zip(BLOCKS, HOW, strict=False)
+        for how in HOW
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", BLOCKS)
 def test_weights_and_running_statistics_are_those_without(name, method, optim):
     """Also where a block draws random numbers."""
     ends, images, numbers = [], [], []

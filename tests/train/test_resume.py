@@ -78,7 +78,10 @@ def uninterrupted(small, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["inside an epoch", "inside a checkpoint", "before last.pt"])
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param("inside an epoch", marks=pytest.mark.whole), "inside a checkpoint", "before last.pt"],
+)
 def test_killed_and_resumed(uninterrupted, small, tmp_path, place):
     out = tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -100,6 +103,7 @@ def test_killed_and_resumed(uninterrupted, small, tmp_path, place):
 TE = {"name": "te", "over": "trades", "weight": 30, "start": 1, "end": 4}
 
 
+@pytest.mark.whole  # test_within_epoch.py has the memory in an epoch, with all else
 @pytest.mark.slow
 def test_the_memory_of_temporal_ensembling_survives(small, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "run"

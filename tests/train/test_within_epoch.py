@@ -82,7 +82,8 @@ def whole(busy, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "position"), [("SIGKILL", -9, 1), ("SIGTERM", 130, 4), ("SIGINT", 130, 4)]
+    ("name", "status", "position"),
+    [("SIGKILL", -9, 1), ("SIGTERM", 130, 4), pytest.param("SIGINT", 130, 4, marks=pytest.mark.whole)],
 )
 def test_stopped_and_resumed(name, status, position, busy, whole, tmp_path):
     out = tmp_path / "run"
@@ -134,7 +135,7 @@ def test_a_moved_data_folder_and_other_workers_do_not_stop_a_resume(small, tmp_p
 
 
 KINDS = [
-    "resident",
+    pytest.param("resident", marks=pytest.mark.whole),  # the others are of digits, which are resident too
     pytest.param("dali", marks=pytest.mark.skipif(missing() is not None, reason=str(missing()))),
     "torch",
 ]
