@@ -45,7 +45,7 @@ WIDE = {
     },
     "random_start": {"linf_start_kernel<float>": ("LDG", "STG"), "rgb_start_kernel<float>": ("LDG", "STG")},
     "activation": {"activate_kernel": ("LDG", "STG"), "activate_backward_kernel": ("LDG", "STG")},
-    "augment": {"crop_flip_kernel<4": ("STG",), "crop_flip_kernel<8": ("STG",)},
+    "augment": {f"crop_{how}_kernel<{k}": ("STG",) for how in ("rows", "flip") for k in (4, 8)},
 }
 # Of each source: kernels that hold rows in registers, and how many rows they read, once each, and write.
 ROWS = {
