@@ -48,15 +48,32 @@ struct Columns {
   // Writes value(slot, column) to each column of this thread.
   template <typename T, typename Value>
   __device__ void write(T* to, Value value) const {
+    const auto first_of = [&](int slot, int64_t c, float (&v)[1]) { v[0] = value(slot, c); };
+    write_all<1>({to}, first_of);
+  }
+  // The same for several rows: value(slot, column, v) sets v[n] of row n.
+  template <int Rows, typename T, typename Value>
+  __device__ void write_all(T* const (&to)[Rows], Value value) const {
     if constexpr (Held) {
       pieces([&](int k, int first) {
-        Vector<T, Size> v;
+        Vector<T, Size> out[Rows];
 #pragma unroll
-        for (int j = 0; j < Size; ++j) v.at[j] = store<T>(value(k * Size + j, first + j));
-        *reinterpret_cast<Vector<T, Size>*>(to + first) = v;
+        for (int j = 0; j < Size; ++j) {
+          float v[Rows];
+          value(k * Size + j, first + j, v);
+#pragma unroll
+          for (int n = 0; n < Rows; ++n) out[n].at[j] = store<T>(v[n]);
+        }
+#pragma unroll
+        for (int n = 0; n < Rows; ++n) *reinterpret_cast<Vector<T, Size>*>(to[n] + first) = out[n];
       });
     } else {
-      each([&](int slot, int64_t c) { to[c] = store<T>(value(slot, c)); });
+      each([&](int slot, int64_t c) {
+        float v[Rows];
+        value(slot, c, v);
+#pragma unroll
+        for (int n = 0; n < Rows; ++n) to[n][c] = store<T>(v[n]);
+      });
     }
   }
 };

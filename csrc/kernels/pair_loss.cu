@@ -43,13 +43,11 @@ __global__ void pair_loss_kernel(Logits<T> clean, const T* __restrict__ adv, flo
   p.clean_rest = team.reduce(clean_rest, Sum{});
   p.adv_rest = team.reduce(adv_rest, Sum{});
   const float s = valid ? scale : NAN;
-  columns.write(grad_adv + start, [&](int slot, int64_t c) {
-    const float prob = p.clean.probability(z(slot, c)), prob_adv = p.adv.probability(z_adv(slot, c));
-    return s * p.grad_adv(prob, prob_adv, c == p.label, c == p.other);
-  });
-  columns.write(grad_clean + start, [&](int slot, int64_t c) {
+  columns.template write_all<2>({grad_clean + start, grad_adv + start}, [&](int slot, int64_t c, float (&v)[2]) {
     const float a = z(slot, c), b = z_adv(slot, c);
-    return s * p.grad_clean(p.clean.probability(a), p.log_ratio(a, b, p.adv.probability(b)), c == p.label);
+    const float prob = p.clean.probability(a), prob_adv = p.adv.probability(b);
+    v[0] = s * p.grad_clean(prob, p.log_ratio(a, b, prob_adv), c == p.label);
+    v[1] = s * p.grad_adv(prob, prob_adv, c == p.label, c == p.other);
   });
   if (team.rank() == 0) {
     per_sample[row] = valid ? p.value(load(z_adv.row[label])) : NAN;
