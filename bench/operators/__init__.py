@@ -26,8 +26,8 @@ from torch import Tensor
 # Batches of images and of logits that training and attacks meet.
 IMAGES = {"cpu": [(128, 3, 32, 32), (128, 3, 64, 64)], "cuda": [(128, 3, 64, 64), (512, 3, 64, 64)]}
 ROWS = [(128, 10), (128, 200), (4096, 1000)]
-# A warp and a block walk short and long rows; sizes that no vector or tile divides.
-SMALL_ROWS = [(5, 10), (3, 203), (2, 4099)]
+# A warp holds a row of whole vectors, a warp or a block walks others; sizes that no vector or tile divides.
+SMALL_ROWS = [(5, 10), (5, 200), (3, 203), (2, 4099)]
 SMALL_IMAGES = [(3, 3, 8, 8), (2, 3, 33, 35), (2, 3, 96, 96)]
 
 

@@ -23,10 +23,16 @@ def cases(inputs: Inputs) -> Iterator[Case]:
     for shape in IMAGES[inputs.device]:
         reach = {"floor": 0.85} if inputs.gpu and shape == IMAGES["cuda"][-1] else {}
         yield Case("random_start", size(shape), partial(_start, inputs, shape), reach)
+    if inputs.gpu:
+        shape, last = IMAGES["cuda"][-1], torch.channels_last
+        words = f"{size(shape)} channels_last"
+        yield Case("random_start", words, partial(_start, inputs, shape, last), {"floor": 0.85})
 
 
-def _start(inputs: Inputs, shape: tuple[int, ...]) -> Work:
-    clean = inputs.rand(*shape)
+def _start(
+    inputs: Inputs, shape: tuple[int, ...], layout: torch.memory_format = torch.contiguous_format
+) -> Work:
+    clean = inputs.rand(*shape).contiguous(memory_format=layout)
     index = torch.arange(len(clean), device=inputs.device)
     reference = _native.reference_of("random_start")
     return Work(

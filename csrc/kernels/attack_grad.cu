@@ -1,7 +1,7 @@
-// A team of threads (a warp, or a block for long rows) walks each row, a few times where the loss needs it: all passes
-// but the first are served by the cache.
+// A team of threads (a warp, or a block for long rows) works on each row, which it holds in registers, or reads again,
+// from the cache, as often as the loss needs it.
 #include "kernels/attack_grad.h"
-#include "kernels/reduce.cuh"
+#include "kernels/columns.cuh"
 
 namespace bat_fast {
 namespace {
@@ -18,33 +18,41 @@ __device__ const T* at(const T* batch, int64_t start) {
   return batch == nullptr ? nullptr : batch + start;
 }
 
-template <typename Team, typename T>
+// Plain is cross-entropy alone, for which no other row is held.
+template <bool Held, bool Plain, typename Team, typename T>
 __device__ float softmax_row(const Team& team, const Row<T>& row, const Attack<T>& a) {
-  const RowNorm<float> norm = team_norm(team, row.z, row.classes);
+  const bool is_kl = !Plain && a.loss == RowLoss::kKl, with_soft = !Plain && row.soft != nullptr;
+  const Columns<Held, Team, kWidest<T>> columns = {team, row.classes};
+  const Values<Held, T> z(columns, row.z);
+  const Values<Held && !Plain, T> reference(columns, Plain ? nullptr : row.reference);
+  const Values<Held && !Plain, T> soft(columns, Plain ? nullptr : row.soft);
+  const RowNorm<float> norm = row_norm(columns, z);
   float mean_difference = 0.0f, square = 0.0f, kl = 0.0f;
-  if (row.soft != nullptr) {
-    for (int64_t c = team.rank(); c < row.classes; c += Team::size) {
-      const float p = norm.probability(load(row.z[c])), d = p - load(row.soft[c]);
+  if (with_soft) {
+    columns.each([&](int slot, int64_t c) {
+      const float p = norm.probability(z(slot, c)), d = p - soft(slot, c);
       mean_difference += p * d;
       square += d * d;
-    }
+    });
     mean_difference = team.reduce(mean_difference, Sum{});
     square = team.reduce(square, Sum{});
   }
-  const bool is_kl = a.loss == RowLoss::kKl;
-  const RowNorm<float> ref = is_kl ? team_norm(team, row.reference, row.classes) : norm;
+  RowNorm<float> ref = norm;
+  if constexpr (!Plain) {
+    if (is_kl) ref = row_norm(columns, reference);
+  }
   const float weight = a.soft_weight / static_cast<float>(row.classes), sign = a.targeted ? -1.0f : 1.0f;
-  for (int64_t c = team.rank(); c < row.classes; c += Team::size) {
-    const float z = load(row.z[c]), p = norm.probability(z);
+  columns.write(row.grad, [&](int slot, int64_t c) {
+    const float v = z(slot, c), p = norm.probability(v);
     float q = c == row.target ? 1.0f : 0.0f;
     if (is_kl) {
-      const float log_q = ref.log_probability(load(row.reference[c]));
+      const float log_q = ref.log_probability(reference(slot, c));
       q = fast_exp(log_q);
-      kl += kl_term(q, log_q, norm.log_probability(z));
+      kl += kl_term(q, log_q, norm.log_probability(v));
     }
-    const float pull = row.soft == nullptr ? 0.0f : soft_grad(p, load(row.soft[c]), mean_difference, weight);
-    row.grad[c] = store<T>(sign * (p - q) + pull);
-  }
+    const float pull = with_soft ? soft_grad(p, soft(slot, c), mean_difference, weight) : 0.0f;
+    return sign * (p - q) + pull;
+  });
   const float value = is_kl ? team.reduce(kl, Sum{}) : sign * norm.cross_entropy(load(row.z[row.target]));
   return value + weight * square;
 }
@@ -68,7 +76,9 @@ __device__ float ranked_row(const Team& team, const Row<T>& row, const Attack<T>
   return r.value;
 }
 
-template <typename Team, typename T>
+enum class How { ranked, softmax, cross_entropy };
+
+template <How kHow, bool Held, typename Team, typename T>
 __global__ void attack_grad_kernel(Logits<T> in, Attack<T> a, T* grad, float* per_sample, LabelError* error) {
   const Team team;
   const int64_t n = team_row<Team>();
@@ -84,8 +94,12 @@ __global__ void attack_grad_kernel(Logits<T> in, Attack<T> a, T* grad, float* pe
     return;
   }
   const Row<T> row = {in.data + start, at(a.reference, start), at(a.soft, start), grad + start, in.classes, y, label};
-  const bool ranked = a.loss == RowLoss::kMargin || a.loss == RowLoss::kDlr;
-  const float value = ranked ? ranked_row(team, row, a) : softmax_row(team, row, a);
+  float value;
+  if constexpr (kHow == How::ranked) {
+    value = ranked_row(team, row, a);
+  } else {
+    value = softmax_row<Held, kHow == How::cross_entropy>(team, row, a);
+  }
   if (team.rank() == 0) per_sample[n] = value;
 }
 
@@ -93,9 +107,21 @@ __global__ void attack_grad_kernel(Logits<T> in, Attack<T> a, T* grad, float* pe
 
 template <typename T>
 void attack_grad_cuda(Logits<T> in, Attack<T> a, T* grad, float* per_sample, LabelError* error, void* stream) {
-  with_team(in.rows, in.classes, [&](auto team, unsigned blocks) {
-    attack_grad_kernel<decltype(team)>
-        <<<blocks, kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(in, a, grad, per_sample, error);
+  const bool ranked = a.loss == RowLoss::kMargin || a.loss == RowLoss::kDlr;
+  const bool plain = a.loss == RowLoss::kCrossEntropy && a.soft == nullptr;
+  const bool holds = !ranked && can_hold(in.classes, in.data, a.reference, a.soft, grad);  // null is aligned
+  with_columns(in.rows, in.classes, holds, [&](auto team, auto held, unsigned blocks) {
+    using Team = decltype(team);
+    const auto kernel = [&] {
+      if constexpr (held) {
+        return plain ? attack_grad_kernel<How::cross_entropy, held, Team, T>
+                     : attack_grad_kernel<How::softmax, held, Team, T>;
+      } else {
+        return ranked ? attack_grad_kernel<How::ranked, held, Team, T>
+                      : attack_grad_kernel<How::softmax, held, Team, T>;
+      }
+    }();
+    kernel<<<blocks, kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(in, a, grad, per_sample, error);
   });
 }
 

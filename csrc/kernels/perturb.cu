@@ -51,44 +51,68 @@ __device__ L2Sums<float> total(const Team& team, const L2Sums<float>& sums) {
   return {team.reduce(sums.gg, Sum{}), team.reduce(sums.dg, Sum{}), team.reduce(sums.dd, Sum{}), sums.unit};
 }
 
-// Every value is read once: differences and gradients wait in registers while the norms are summed.
-template <typename T, typename G>
-__global__ void __launch_bounds__(kSampleThreads)
+// While the norms are summed the differences wait in registers and the gradients in shared memory, each where its
+// thread put it. The clean image is read again, from the cache: held too, it would leave no room for a second block,
+// whose reads go on while this one writes.
+template <int Size, typename T, typename G>
+__global__ void __launch_bounds__(kSampleThreads, Size > 1 ? 2 : 1)
     l2_step_kernel(T* adv, const G* grad, const T* clean, int pixels, StepLimits<float> s) {
+  extern __shared__ __align__(32) float gradient[];
   const BlockTeam<kSampleThreads> team;
   const int64_t start = static_cast<int64_t>(blockIdx.x) * pixels;
   adv += start;
   grad += start;
   clean += start;
-  float d[kHeld], g[kHeld], x[kHeld];
-  L2Sums<float> sums = {0.0f, 0.0f, 0.0f, 1.0f};
+  float d[kHeld];
+  const auto each = [&](auto visit) {  // visit(k, p): d[k] is of pixel p, and so on for `Size` of them
 #pragma unroll
-  for (int k = 0; k < kHeld; ++k) {
-    const int p = k * kSampleThreads + static_cast<int>(threadIdx.x);
-    const bool inside = p < pixels;
-    x[k] = inside ? load(clean[p]) : 0.0f;
-    d[k] = inside ? load(adv[p]) - x[k] : 0.0f;
-    g[k] = inside ? load(grad[p]) : 0.0f;
-    add(sums, d[k], g[k]);
-  }
+    for (int k = 0; k < kHeld; k += Size) {
+      const int p = k * kSampleThreads + static_cast<int>(threadIdx.x) * Size;
+      if (p < pixels) visit(k, p);
+    }
+  };
+  L2Sums<float> sums = {0.0f, 0.0f, 0.0f, 1.0f};
+  each([&](int k, int p) {
+    const auto a = *reinterpret_cast<const Vector<T, Size>*>(adv + p);
+    const auto x = *reinterpret_cast<const Vector<T, Size>*>(clean + p);
+    const auto v = *reinterpret_cast<const Vector<G, Size>*>(grad + p);
+#pragma unroll
+    for (int j = 0; j < Size; ++j) {
+      d[k + j] = load(a.at[j]) - load(x.at[j]);
+      gradient[p + j] = load(v.at[j]);
+      add(sums, d[k + j], load(v.at[j]));
+    }
+  });
   sums = total(team, sums);
+  float share = 1.0f;
   if (!exact_squares(sums.gg)) {  // the same for the whole block
     float most = 0.0f;
-#pragma unroll
-    for (int k = 0; k < kHeld; ++k) most = maximum(most, fabsf(g[k]));
+    for (int p = threadIdx.x * Size; p < pixels; p += kSampleThreads * Size) {
+      for (int j = 0; j < Size; ++j) most = maximum(most, fabsf(gradient[p + j]));
+    }
     most = team.reduce(most, Max{});
     if (most > 0.0f) {
-      sums = {0.0f, 0.0f, 0.0f, most};
-      for (int k = 0; k < kHeld; ++k) add(sums, d[k], g[k] /= most);
+      // The power of two below it, so that no digit is lost and no division is needed.
+      const float unit = maximum(bits_as<float>(bits_as<uint32_t>(most) & 0x7f800000u), 0x1p-126f);
+      share = 1.0f / unit;
+      sums = {0.0f, 0.0f, 0.0f, unit};
+      each([&](int k, int p) {
+#pragma unroll
+        for (int j = 0; j < Size; ++j) add(sums, d[k + j], gradient[p + j] * share);
+      });
       sums = total(team, sums);
     }
   }
   const L2Factors<float> f = l2_factors(sums, s);
+  each([&](int k, int p) {
+    const auto x = *reinterpret_cast<const Vector<T, Size>*>(clean + p);
+    Vector<T, Size> a;
 #pragma unroll
-  for (int k = 0; k < kHeld; ++k) {
-    const int p = k * kSampleThreads + static_cast<int>(threadIdx.x);
-    if (p < pixels) adv[p] = store<T>(l2_moved(d[k], g[k], x[k], f, s));
-  }
+    for (int j = 0; j < Size; ++j) {
+      a.at[j] = store<T>(l2_moved(d[k + j], gradient[p + j] * share, load(x.at[j]), f, s));
+    }
+    *reinterpret_cast<Vector<T, Size>*>(adv + p) = a;
+  });
 }
 
 // Larger samples: the sums of each chunk, then the step of each chunk, which adds up its sample's sums.
@@ -172,8 +196,13 @@ void l2_step_cuda(T* adv, const G* grad, const T* clean, int64_t samples, int64_
   const auto stream = static_cast<cudaStream_t>(stream_);
   if (samples == 0 || pixels == 0) return;
   if (pixels <= kOnChip) {
-    l2_step_kernel<<<static_cast<unsigned>(samples), kSampleThreads, 0, stream>>>(adv, grad, clean,
-                                                                                  static_cast<int>(pixels), s);
+    constexpr int size = 16 / (sizeof(T) > sizeof(G) ? sizeof(T) : sizeof(G));  // 16 bytes of the wider array
+    const bool wide = pixels % size == 0 && aligned<size>(adv) && aligned<size>(grad) && aligned<size>(clean);
+    const auto kernel = wide ? l2_step_kernel<size, T, G> : l2_step_kernel<1, T, G>;
+    const auto bytes = static_cast<int>(pixels * sizeof(float));
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);  // beside what is static
+    kernel<<<static_cast<unsigned>(samples), kSampleThreads, bytes, stream>>>(adv, grad, clean,
+                                                                              static_cast<int>(pixels), s);
     return;
   }
   constexpr int64_t kMostSamples = 65535;  // of one launch: the limit of gridDim.y

@@ -1,6 +1,6 @@
-// A team of threads (a warp, or a block for long rows) walks each row: one pass for the maxima and the sum of
-// exponentials, further ones, served by the cache, for the sums and gradients.
-#include "kernels/reduce.cuh"
+// A team of threads (a warp, or a block for long rows) works on each row, which it holds in registers, or reads once
+// for the maxima and the sum of exponentials, and again, from the cache, for the sums and gradients.
+#include "kernels/columns.cuh"
 #include "kernels/row_loss.h"
 
 namespace bat_fast {
@@ -13,23 +13,24 @@ __device__ void add_maxima(RowMaxima<float>& m, float z, int64_t column, int64_t
   if (column > label) m.after = maximum(m.after, z);
 }
 
-template <typename Team, typename T>
+template <bool Held, typename Team, typename T>
 __global__ void bat_rows_kernel(Logits<T> in, float alpha, float* weights, float* per_sample, RowNorm<float>* norm,
                                 LabelError* error) {
   const Team team;
   const int64_t row = team_row<Team>();
   if (row >= in.rows) return;  // the same for the whole team
-  const T* z = in.data + row * in.classes;
+  const Columns<Held, Team, kWidest<T>> columns = {team, in.classes};
+  const Values<Held, T> z(columns, in.data + row * in.classes);
   const int64_t y = in.target[row];
   const bool valid = valid_label(y, in.classes);
-  OnlineSum s;
   RowMaxima<float> m = {-INFINITY, -INFINITY, -INFINITY};
-  for (int64_t c = team.rank(); c < in.classes; c += Team::size) {
-    const float v = load(z[c]);
-    s.add(v);
+  OnlineSum s;
+  columns.each([&](int slot, int64_t c) {
+    const float v = z(slot, c);
+    if constexpr (!Held) s.add(v);
     add_maxima(m, v, c, y);
-  }
-  const RowNorm<float> n = s.norm(team);
+  });
+  const RowNorm<float> n = Held ? row_norm(columns, z) : s.norm(team);
   m.before = team.reduce(m.before, Max{});
   m.after = team.reduce(m.after, Max{});
   m.label = team.reduce(m.label, Max{});
@@ -41,43 +42,46 @@ __global__ void bat_rows_kernel(Logits<T> in, float alpha, float* weights, float
   }
 }
 
-template <typename Team, typename T>
-__global__ void bat_backward_kernel(Logits<T> in, const float* weights, const RowNorm<float>* norm,
-                                    const float* grad_loss, const float* total, T* grad) {
+template <bool Held, typename Team, typename T>
+__global__ void bat_backward_kernel(Logits<T> in, const float* __restrict__ weights,
+                                    const RowNorm<float>* __restrict__ norm, const float* __restrict__ grad_loss,
+                                    const float* __restrict__ total, T* __restrict__ grad) {
   const Team team;
   const int64_t row = team_row<Team>();
   if (row >= in.rows) return;
-  const T* z = in.data + row * in.classes;
-  T* g = grad + row * in.classes;
+  const Columns<Held, Team, kWidest<T>> columns = {team, in.classes};
+  const Values<Held, T> z(columns, in.data + row * in.classes);
   const int64_t y = in.target[row];
   const float s = *grad_loss / *total * weights[row];
   const RowNorm<float> n = norm[row];
-  for (int64_t c = team.rank(); c < in.classes; c += Team::size) {
-    const float p = s * n.probability(load(z[c]));
-    g[c] = store<T>(c == y ? p - s : p);
-  }
+  columns.write(grad + row * in.classes, [&](int slot, int64_t c) {
+    const float p = s * n.probability(z(slot, c));
+    return c == y ? p - s : p;
+  });
 }
 
-template <typename Team, typename T>
-__global__ void soft_target_kernel(Logits<T> in, const T* soft, float scale, float* per_sample, T* grad) {
+template <bool Held, typename Team, typename T>
+__global__ void soft_target_kernel(Logits<T> in, const T* __restrict__ soft, float scale,
+                                   float* __restrict__ per_sample, T* __restrict__ grad) {
   const Team team;
   const int64_t row = team_row<Team>();
   if (row >= in.rows) return;
   const int64_t start = row * in.classes;
-  const T *z = in.data + start, *t = soft + start;
-  const RowNorm<float> norm = team_norm(team, z, in.classes);
+  const Columns<Held, Team, kWidest<T>> columns = {team, in.classes};
+  const Values<Held, T> z(columns, in.data + start), t(columns, soft + start);
+  const RowNorm<float> norm = row_norm(columns, z);
   float mean_difference = 0.0f, square = 0.0f;
-  for (int64_t c = team.rank(); c < in.classes; c += Team::size) {
-    const float p = norm.probability(load(z[c])), d = p - load(t[c]);
+  columns.each([&](int slot, int64_t c) {
+    const float p = norm.probability(z(slot, c)), d = p - t(slot, c);
     mean_difference += p * d;
     square += d * d;
-  }
+  });
   mean_difference = team.reduce(mean_difference, Sum{});
   square = team.reduce(square, Sum{});
   const float share = 1.0f / static_cast<float>(in.classes);
-  for (int64_t c = team.rank(); c < in.classes; c += Team::size) {
-    grad[start + c] = store<T>(soft_grad(norm.probability(load(z[c])), load(t[c]), mean_difference, scale * share));
-  }
+  columns.write(grad + start, [&](int slot, int64_t c) {
+    return soft_grad(norm.probability(z(slot, c)), t(slot, c), mean_difference, scale * share);
+  });
   if (team.rank() == 0) per_sample[row] = square * share;
 }
 
@@ -87,9 +91,9 @@ template <typename T>
 void bat_rows_cuda(Logits<T> in, float alpha, bool by_weights, float* weights, float* per_sample, RowNorm<float>* norm,
                    float* loss, float* total, LabelError* error, void* stream_) {
   const auto stream = static_cast<cudaStream_t>(stream_);
-  with_team(in.rows, in.classes, [&](auto team, unsigned blocks) {
+  with_columns(in.rows, in.classes, can_hold(in.classes, in.data), [&](auto team, auto held, unsigned blocks) {
     using Team = decltype(team);
-    bat_rows_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(in, alpha, weights, per_sample, norm, error);
+    bat_rows_kernel<held, Team><<<blocks, kRowThreads, 0, stream>>>(in, alpha, weights, per_sample, norm, error);
   });
   weighted_mean_kernel<kRowThreads>
       <<<1, kRowThreads, 0, stream>>>(weights, per_sample, in.rows, by_weights, loss, total);
@@ -99,9 +103,9 @@ template <typename T>
 void bat_backward_cuda(Logits<T> in, const float* weights, const RowNorm<float>* norm, const float* grad_loss,
                        const float* total, T* grad, void* stream_) {
   const auto stream = static_cast<cudaStream_t>(stream_);
-  with_team(in.rows, in.classes, [&](auto team, unsigned blocks) {
+  with_columns(in.rows, in.classes, can_hold(in.classes, in.data, grad), [&](auto team, auto held, unsigned blocks) {
     using Team = decltype(team);
-    bat_backward_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(in, weights, norm, grad_loss, total, grad);
+    bat_backward_kernel<held, Team><<<blocks, kRowThreads, 0, stream>>>(in, weights, norm, grad_loss, total, grad);
   });
 }
 
@@ -109,9 +113,10 @@ template <typename T>
 void soft_target_cuda(Logits<T> in, const T* soft, float scale, float* per_sample, float* loss, T* grad,
                       void* stream_) {
   const auto stream = static_cast<cudaStream_t>(stream_);
-  with_team(in.rows, in.classes, [&](auto team, unsigned blocks) {
+  const bool holds = can_hold(in.classes, in.data, soft, grad);
+  with_columns(in.rows, in.classes, holds, [&](auto team, auto held, unsigned blocks) {
     using Team = decltype(team);
-    soft_target_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(in, soft, scale, per_sample, grad);
+    soft_target_kernel<held, Team><<<blocks, kRowThreads, 0, stream>>>(in, soft, scale, per_sample, grad);
   });
   weighted_mean_kernel<kRowThreads><<<1, kRowThreads, 0, stream>>>(nullptr, per_sample, in.rows, false, loss, nullptr);
 }

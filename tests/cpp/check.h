@@ -11,14 +11,14 @@
 
 #include "kernels/portable.h"
 
-// On the heap and no byte longer than asked, so that AddressSanitizer sees the first element outside. `skip` elements
-// in front make it as misaligned as a slice of a larger array.
+// On the heap and no byte longer than asked, so that AddressSanitizer sees the first element outside. Aligned as
+// torch's memory is; `skip` elements in front make it as misaligned as a slice of a larger array.
 template <typename T>
 class Array {
  public:
   explicit Array(int64_t count, int64_t skip = 0)
       : count_(count),
-        memory_(new char[(skip + count) * sizeof(T)]),
+        memory_(allocate((skip + count) * sizeof(T))),
         data_(reinterpret_cast<T*>(memory_.get()) + skip) {
     std::memset(static_cast<void*>(data_), 0xff, count * sizeof(T));  // NaN: what is not written is seen
   }
@@ -32,8 +32,16 @@ class Array {
   const T& operator[](int64_t i) const { return data_[i]; }
 
  private:
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  static char* allocate(size_t bytes) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, bytes) != 0) std::abort();
+    return static_cast<char*>(memory);
+  }
   int64_t count_;
-  std::unique_ptr<char[]> memory_;
+  std::unique_ptr<char, Free> memory_;
   T* data_;
 };
 

@@ -24,7 +24,7 @@ void check_attack(const Batch<T>& b, RowLoss loss, bool targeted, bool with_soft
                                       is_kl ? wide_reference.data() : nullptr,
                                       with_soft ? wide_soft.data() : nullptr,
                                       with_soft ? 3.0 : 0.0};
-  Array<T> grad(b.z.size(), 1);
+  Array<T> grad(b.z.size(), skip_of(b.classes));
   Array<float> per_sample(b.rows);
   Array<double> want_grad(grad.size()), want(b.rows);
   LabelError error = {};
@@ -50,6 +50,8 @@ int main() {
     check_attack(b, RowLoss::kDlr, false, false);
     b.spoil_labels();
     check_attack(b, RowLoss::kCrossEntropy, false, true);
+    b.spoil_numbers();
+    check_attack(b, RowLoss::kCrossEntropy, false, false);
   });
   return finish();
 }

@@ -40,6 +40,16 @@ void check(int32_t height, int32_t width, int32_t channels, int32_t pad, bool re
   }
 }
 
+// No image at all: every row is NaN, and nothing is read.
+template <typename T>
+void check_nothing() {
+  const int64_t index = 0, id = 0;
+  Array<T> out(8 * 8 * 3);
+  const auto rule = CropRule{1, 2, 2, false, true};
+  crop_flip_cuda(ImageSet{nullptr, 0, 8, 8, 3}, &index, &id, 1, out.data(), false, rule, nullptr);
+  for (int64_t i = 0; i < out.size(); ++i) expect(std::isnan(load(out[i])), "no image", i);
+}
+
 template <typename T>
 void check_type() {
   for (const bool reflect : {false, true}) {
@@ -48,9 +58,12 @@ void check_type() {
     check<T>(5, 7, 3, 4, reflect, 0);
     check<T>(20, 24, 4, 3, reflect, 0);  // several blocks, vectors across rows
     check<T>(16, 12, 1, 1, reflect, 0);
+    check<T>(45, 32, 3, 4, reflect, 0);  // rows in two blocks
     check<T>(1, 1, 1, 0, reflect, 0);
   }
+  check_nothing<T>();
   check<T>(4, 6, 3, 30, false, 0);
+  check<T>(2, 2736, 3, 1, false, 0);  // a row too long to be staged
 }
 
 int main() {

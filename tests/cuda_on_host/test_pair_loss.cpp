@@ -11,7 +11,7 @@ void check_pair(const Batch<T>& b, bool mart) {
   Logits<T> in = b.in();
   Logits<double> wide_in = b.wide_in();
   if (!mart) in.target = wide_in.target = nullptr;
-  Array<T> grad(b.z.size()), grad_adv(b.z.size(), 1);
+  Array<T> grad(b.z.size()), grad_adv(b.z.size(), skip_of(b.classes));
   Array<float> per_sample(b.rows), loss(1);
   Array<double> want_grad(grad.size()), want_grad_adv(grad.size()), want(b.rows);
   LabelError error = {};
@@ -32,6 +32,8 @@ int main() {
     check_pair(b, true);
     b.spoil_labels();
     check_pair(b, true);
+    b.spoil_numbers();
+    check_pair(b, false);
   });
   return finish();
 }

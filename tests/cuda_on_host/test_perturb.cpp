@@ -37,9 +37,9 @@ void check_steps() {
 
 // Samples that one block keeps on chip, and samples of several chunks.
 template <typename T, typename G>
-void check_l2_step(int64_t samples, int64_t pixels, double scale = 1) {
+void check_l2_step(int64_t samples, int64_t pixels, double scale = 1, int skip = 1) {
   const auto clean = random_array<T>(samples * pixels, [](int64_t) { return uniform(); });
-  Array<T> adv(random_array<T>(clean.size(), [](int64_t) { return uniform(); }), 1);
+  Array<T> adv(random_array<T>(clean.size(), [](int64_t) { return uniform(); }), skip);
   const auto grad =
       random_array<G>(clean.size(), [&](int64_t i) { return i % 12345 == 6 ? normal() : scale * normal(); });
   const auto wide_clean = widened<double>(clean);
@@ -59,9 +59,11 @@ template <typename T, typename G>
 void check_l2_steps() {
   check_l2_step<T, G>(3, 105);
   check_l2_step<T, G>(2, 12289);
+  check_l2_step<T, G>(2, 3080, 1, 0);
   if (std::is_same_v<G, half_bits>) return;   // which ends at 65504
   for (const double scale : {1e-30, 1e30}) {  // one entry of each sample or two is about 1
     check_l2_step<T, G>(3, 105, scale);
+    check_l2_step<T, G>(2, 304, scale, 0);
     check_l2_step<T, G>(2, 20001, scale);
   }
 }

@@ -9,7 +9,7 @@ void check_backward(const Batch<T>& b, const Array<RowNorm<float>>& norm, const 
   const auto weights = random_array<float>(b.rows, [](int64_t) { return normal(); });
   const auto wide_weights = widened<double>(weights);
   const float grad_loss = 3.0f, total = 1.5f;
-  Array<T> grad(b.rows * b.classes, 1);
+  Array<T> grad(b.rows * b.classes, skip_of(b.classes));
   Array<double> want(grad.size());
   bat_backward_cuda(b.in(), weights.data(), norm.data(), &grad_loss, &total, grad.data(), nullptr);
   bat_backward_cpu(b.wide_in(), wide_weights.data(), wide_norm.data(), 2.0, want.data(), 0, b.rows);
@@ -62,6 +62,9 @@ int main() {
     check_soft_target(b);
     b.spoil_labels();
     check_bat(b, false);
+    b.spoil_numbers();
+    check_bat(b, true);
+    check_soft_target(b);
   });
   check_bat(Batch<float>(300, 3, 2.0), true);  // more rows than the block of the mean has threads
   return finish();

@@ -29,11 +29,12 @@ Array<int64_t> unique_ids(Size size) {
 template <typename T>
 void check(Size size, const Array<int64_t>& index, float momentum, bool with_nan = false) {
   const int64_t count = size.rows * size.classes;
-  auto logits = Array<T>(random_array<T>(count, [](int64_t) { return 5 * normal(); }), 1);
+  const int64_t skip = skip_of(size.classes);
+  auto logits = Array<T>(random_array<T>(count, [](int64_t) { return 5 * normal(); }), skip);
   if (with_nan) logits[count - 1] = store<T>(NAN);
   const auto start = random_array<float>(size.samples * size.classes, [](int64_t) { return uniform(); });
   const auto wide_logits = widened<double>(logits);
-  Array<float> memory(start, 1), targets(count, 1);
+  Array<float> memory(start, skip), targets(count, skip);
   auto want_memory = widened<double>(start);
   Array<double> want(count);
   const Ensemble<double, double> wide = {want_memory.data(), index.data(), wide_logits.data(), want.data(),
@@ -65,7 +66,7 @@ void check_rows(Size size) {
 
 template <typename T>
 void check_type() {
-  for (const int64_t classes : {1, 2, 33, 200}) check_rows<T>({12, 11, classes});
+  for (const int64_t classes : {1, 2, 33, 64, 200}) check_rows<T>({12, 11, classes});
   check_rows<T>({5, 5, 2048});
   check_rows<T>({4, 4, 2500});
   check_rows<T>({3, 0, 10});
