@@ -20,8 +20,9 @@ from bat_fast.device import pick_device
 from bat_fast.evaluate.attacks import make_attack
 from bat_fast.evaluate.checks import check_model, convergence, monotony
 from bat_fast.evaluate.subject import loader_of, split_source
+from bat_fast.evaluate.surface import around, plane
 from bat_fast.evaluate.trial import share
-from bat_fast.runs.examined import Examined, Example, right
+from bat_fast.runs.examined import Around, Examined, Example, right
 from bat_fast.runs.finding import Finding
 from bat_fast.runs.model_file import load_run
 
@@ -109,6 +110,7 @@ def examine(
         ),
         examples={what: {place: shown[place] for place in some} for what, some in galleries.items()},
         device=torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
+        around=subject.loss_around(judge, {what: ids[some[0]] for what, some in galleries.items() if some}),
         seconds=time.perf_counter() - began,
     )
 
@@ -140,11 +142,29 @@ class _Subject:
     def batches(self) -> Iterator[Batch]:
         yield from loader_of(self.saved, self.source, self.batch_size, self.device)
 
-    def findings(self, eps: float) -> list[Finding]:
-        """What the cheap checks say of some of the images, evenly spread."""
+    def _some(self) -> Batch:
+        """Some of the images, evenly spread."""
         count = min(_CHECKED, len(self.source))
         some = self.source.part(torch.linspace(0, len(self.source) - 1, count).long())
         (batch,) = loader_of(self.saved, some, count, self.device)
+        return batch
+
+    def loss_around(self, attack: Attack, shown: dict[str, Tensor]) -> Around:
+        """The loss around some of the images, and in a plane around the image of each id in ``shown``."""
+        ball = (attack.eps, attack.norm, self.saved["seed"])
+        batch = self._some()
+        found = around(self.model, batch, attack(batch.x, batch.y, index=batch.index, draw=0), *ball)
+        for what in ("fragile", "sturdy"):
+            if what in shown:
+                one = self.source.part((self.source.index == shown[what]).nonzero().flatten())
+                (batch,) = loader_of(self.saved, one, 1, self.device)
+                x_adv = attack(batch.x, batch.y, index=batch.index, draw=0)
+                found.planes[what] = plane(self.model, batch, x_adv, *ball)
+        return found
+
+    def findings(self, eps: float) -> list[Finding]:
+        """What the cheap checks say of some of the images."""
+        batch = self._some()
         return check_model(
             self.model, batch.x, batch.y, eps=eps, norm=self.saved["norm"], seed=self.saved["seed"]
         )

@@ -87,7 +87,7 @@ def own_metrics(runs: Sequence[Run]) -> str | None:
 def confidence(found: Examined, letter: str) -> str:
     """Margins of the true class, and accuracy against confidence; clean and attacked."""
     kinds = (("clean", found.clean, BLUE), ("attacked", found.attacked, ORANGE))
-    with figure(8.5, 3, page=True) as made:
+    with figure(10, 3, page=True) as made:
         left, right = made.subplots(1, 2)
         bins = [number / 20 - 1 for number in range(41)]
         for name, logits, colour in kinds:
@@ -105,7 +105,8 @@ def confidence(found: Examined, letter: str) -> str:
         right.set_ylabel("accuracy")
         for axes in (left, right):
             tidy(axes)
-            axes.legend(frameon=False, loc="best")
+        left.legend(frameon=False, loc="upper center")
+        right.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return svg_of(made, f"confidence-{letter}")
 
 

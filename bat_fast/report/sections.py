@@ -15,6 +15,7 @@ from bat_fast.report.findings import Check, by_class, confusion, margins, most_c
 from bat_fast.report.gallery import triple
 from bat_fast.report.intervals import Mean, wilson
 from bat_fast.report.judged import judged
+from bat_fast.report.landscape import landscape
 from bat_fast.report.recorded import recorded
 from bat_fast.report.run import Run
 from bat_fast.report.verdict import images_of
@@ -175,6 +176,7 @@ def _examined(found: Examined, letter: str) -> dict[str, Any]:
             "Confidence", pictures.confidence(found, letter), _confidence_told(found, letter),
             "Margins below 0 are wrong. On the dotted diagonal confidence is as often right as it says.",
         ),
+        "around": None if found.around is None else landscape(found.around, letter),
         "galleries": [
             {"title": heading, "images": [_example(found, place, kind) for place in found.examples[kind]]}
             for kind, heading in _GALLERIES.items()

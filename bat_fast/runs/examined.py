@@ -19,6 +19,28 @@ class Example(NamedTuple):
     """[C, H, W] in [0, 1]."""
 
 
+class Plane(NamedTuple):
+    """The loss around an image: columns go towards the attacked image, rows along a way by chance."""
+
+    loss: Tensor
+    """[T, T] cross-entropy."""
+    right: Tensor
+    """[T, T] bool: the model is right."""
+
+
+class Around(NamedTuple):
+    """The cross-entropy of images on ways that begin at them."""
+
+    at: Tensor
+    """[T] places on a way: 0 is the image, 1 the attacked image or the edge of the ball."""
+    attack: Tensor
+    """[T, N] losses on the way to the attacked image."""
+    chance: Tensor
+    """[T, N] losses on a way by chance."""
+    planes: dict[str, Plane]
+    """Around a single image, ``fragile`` or ``sturdy``, as far as there is one."""
+
+
 class Examined(NamedTuple):
     """A model on N images of K classes, under attacks of several radii and numbers of steps."""
 
@@ -54,6 +76,8 @@ class Examined(NamedTuple):
     device: str
     seconds: float
     """That all this took."""
+    around: Around | None = None
+    """The loss around some of the images."""
 
 
 def right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -64,6 +64,16 @@ def test_examples_are_the_attacked_images_themselves(path, found):
                 torch.testing.assert_close(model(image[None])[0].detach(), logits[place], atol=1e-3, rtol=0)
 
 
+def test_the_loss_around_is_that_of_the_images(found):
+    seen, at = found.around, found.around.at.tolist()
+    attacked, by_chance = (losses[at.index(1)] - losses[at.index(0)] for losses in (seen.attack, seen.chance))
+    assert attacked.median() > by_chance.median()
+    assert set(seen.planes) == {what for what in ("fragile", "sturdy") if found.examples[what]}
+    middle = seen.planes["fragile"]
+    assert bool(middle.right[at.index(0), at.index(0)])
+    assert not bool(middle.right[at.index(0), at.index(1)])
+
+
 def test_fewer_images_and_other_batches(path, found):
     some = examine(path, images=50, steps=3, batch_size=7, device="cpu")
     places = torch.linspace(0, 358, 50).long()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bat_fast.cli.parser import Interrupted, Parser
+from bat_fast.cli.parser import Interrupted, Parser, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ SUMMARY = "memorisation and influence of each sample, from models on random subs
 
 def run(words: list[str]) -> None:
     """Train the models that are left, and estimate from those that are done."""
+    words, given_to_cluster = dotted(words, ("cluster",))
     parser = _parser()
     path = Path(words[0]) if words and not words[0].startswith("-") else None
     options, rest = parser.parse_known_args(words if path is None else words[1:])
@@ -29,6 +30,14 @@ def run(words: list[str]) -> None:
     if options.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {options.workers}")
     share = _share(options.job)
+    if options.tasks < 1:
+        raise ValueError(f"--tasks must be at least 1, got {options.tasks}")
+    if options.cluster is None and given_to_cluster["cluster"]:
+        raise ValueError(
+            f"--cluster.{next(iter(given_to_cluster['cluster']))}: say --cluster slurm or local too"
+        )
+    if options.cluster is not None and (share is not None or options.workers > 1 or options.status):
+        raise ValueError("--cluster shares the models out itself: leave --job, --workers and --status out")
     from bat_fast.cli.settings import read_command
 
     mine = parser.options()
@@ -69,6 +78,10 @@ def run(words: list[str]) -> None:
     if not options.status:
         folder.open(plan, config)
         print(f"study       {out}", flush=True)
+    if options.cluster is not None:
+        _submit(folder, config, options.cluster, min(options.tasks, plan.k), given_to_cluster["cluster"])
+        return
+    if not options.status:
         _train(folder, config, share, options.workers)
     done, running, left = folder.status()
     print(f"models      {len(done)} done, {len(running)} running, {len(left)} open")
@@ -82,7 +95,8 @@ def _parser() -> Parser:
         "Train k models on random subsets and see which samples are right only where they were seen. "
         "Settings of the models are those of bat-fast train (--recipe, --config, --out, --SETTING VALUE). "
         "The same command, or the folder alone (bat-fast study memorisation DIR), goes on with what is left; "
-        "several may run at once, on any machines that share the folder.",
+        "several may run at once, on any machines that share the folder. "
+        "--cluster.OPTION VALUE goes to submitit (--cluster.slurm_partition gpu --cluster.gpus_per_node 1).",
     )
     add = parser.add_argument
     add("--k", type=int, help="number of models (default: 400); more may be added later")
@@ -90,6 +104,8 @@ def _parser() -> Parser:
     add("--attack", help="that judges the models: pgd10, ..., or none (default: that of validation)")
     add("--workers", type=int, default=1, help="processes here, which share cores and GPUs (default: 1)")
     add("--job", help="train model N alone, or N/M: the N-th of M shares of them, as a job array does")
+    add("--cluster", choices=("slurm", "local"), help="queue jobs there that train the models, and end")
+    add("--tasks", type=int, default=8, help="of --cluster: jobs that share the models (default: 8)")
     add("--status", action="store_true", help="train nothing; say how far it is, and what is known")
     add("--mem_scores", metavar="FILE", type=Path, help="published memorisation values to compare with")
     return parser
@@ -130,6 +146,16 @@ def _train(folder: StudyFolder, config: TrainConfig, share: tuple[int, int] | No
     except KeyboardInterrupt as error:
         again = f"bat-fast study memorisation {folder.path}"
         raise Interrupted(f"interrupted; continue with: {again}", *error.args[:1]) from None
+
+
+def _submit(
+    folder: StudyFolder, config: TrainConfig, cluster: str, tasks: int, options: dict[str, Any]
+) -> None:
+    from bat_fast.study.cluster import submit
+
+    jobs = submit(folder, config, cluster, tasks, options)
+    print(f"queued      {', '.join(job.job_id for job in jobs)}; what they say is in {folder.path / 'jobs'}")
+    print(f"how far     bat-fast study memorisation {folder.path} --status")
 
 
 def _published(config: TrainConfig, path: Path) -> Scores:
