@@ -92,8 +92,6 @@ class Square(Search):
         for first, last, side in self._blocks(clean):
             if first < begun:
                 continue
-            here = {"rows": rows, "left": left, "adv": adv, "chance": draws.state}
-            problem.progress.keep(f"square {number}", queries=torch.tensor(first), **here)
             if self.replay or (first and first % (10 * _BLOCK) == 0):
                 left = left[~missed(exact_logits(self.model, adv[left]), y[left])]
                 if not len(left):
@@ -106,6 +104,8 @@ class Square(Search):
             loop = Queries(self.norm, self.eps, self.lo, self.hi, side)
             self.iterate(loop, adv=some, clean=clean[left], y=y[left], numbers=numbers)
             adv[left] = some
+            here = {"rows": rows, "left": left, "adv": adv, "chance": draws.state}
+            problem.progress.keep(f"square {number}", queries=torch.tensor(last), **here)
         return adv
 
     def _begin(self, clean: Tensor, draws: Draws, rows: Tensor, use: str) -> Tensor:
