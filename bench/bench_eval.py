@@ -4,8 +4,8 @@
     python bench/bench_eval.py --run RUN --eps 8/255   a run of one's own
     python bench/bench_eval.py --undefended            one trained on clean images, at eps 1/5: all break
     python bench/bench_eval.py --passes 100 --images 16 --attacks apgd-ce apgd-t
-                                                       PreActResNet-18 at 32x32, bf16 search, each attack
-                                                       alone, cut to so many steps, targets and images
+                                                       PreActResNet-18 at 32x32, bf16 search, an attack
+                                                       at a time, cut to such steps, images, queries, targets
 
 All attack the same model with batches of 250 images. "official" is the package as it is; "replay" repeats its
 verdicts, which is checked; "exact" is the default, with random numbers of its own, and its accuracy is

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bat_fast._checks import check_range, choice
 from bat_fast._logits import logits_of, succeeded
+from bat_fast.attacks.done import Done, Progress
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
 from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss, LossFunction
@@ -123,6 +124,7 @@ class Attack(ABC):
         *,
         objective: AttackLoss | None = None,
         draw: int | None = None,
+        done: Done | None = None,
     ) -> Tensor:
         """Adversarial images for ``x``.
 
@@ -134,6 +136,7 @@ class Attack(ABC):
             index: [N] int64 data set ids that key the random starts; None numbers the batch from 0.
             objective: what to climb; None climbs ``loss`` at ``y`` (or ``targets``).
             draw: which random start of these samples (an epoch, a restart); None counts the calls.
+            done: where an attack of several runs keeps what it has found, and what it begins with.
 
         Returns:
             A new, detached [N, C, H, W] tensor like ``x`` inside [lo, hi], and inside the ball where the
@@ -146,17 +149,12 @@ class Attack(ABC):
         attack = self._attack
         if torch.compiler.is_compiling():  # what an attack does to the model is not for a compiler
             attack = torch.compiler.disable(attack)
-        return attack(x, y, targets, index, objective, draw)
+        return attack(x, y, targets, index, objective, draw, done)
 
     def _attack(
-        self,
-        x: Tensor,
-        y: Tensor,
-        targets: Tensor | None,
-        index: Tensor | None,
-        objective: AttackLoss | None,
-        draw: int | None,
-    ) -> Tensor:
+        self, x: Tensor, y: Tensor, targets: Tensor | None, index: Tensor | None,
+        objective: AttackLoss | None, draw: int | None, done: Done | None,
+    ) -> Tensor:  # fmt: skip
         check_tensors(x=x, y=y, targets=targets, index=index)
         if draw is None:
             draw, self._calls = self._calls, self._calls + 1
@@ -169,7 +167,8 @@ class Attack(ABC):
             self._range_seen = self._range_seen or len(clean) > 0
             adv = self.start(clean, index, draw)
             if len(clean):
-                self.run(adv, Problem(clean, label, goal, objective or AttackLoss(self.loss), index, draw))
+                climbed = objective or AttackLoss(self.loss)
+                self.run(adv, Problem(clean, label, goal, climbed, index, draw, Progress(done)))
             if not self.clip_start:
                 adv.clamp_(self.lo, self.hi)  # without a step it is still the start
         return adv.to(x.dtype)

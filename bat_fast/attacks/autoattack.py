@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bat_fast._checks import check_labels, choice
 from bat_fast._logits import missed
+from bat_fast._seal import digest
 from bat_fast.attacks.apgd import APGD
 from bat_fast.attacks.attack import Attack
+from bat_fast.attacks.done import Done
 from bat_fast.attacks.fab import FAB
 from bat_fast.attacks.pixels import check_batch
 from bat_fast.attacks.problem import Problem
@@ -53,16 +55,6 @@ CLEAN = "clean"
 
 FIXED = "mode replay repeats batches of the official size, and one does not fit; give a smaller batch_size"
 """Why a replay has to stop where memory runs out."""
-
-
-class Done(Protocol):
-    """Where something is kept that was found in part."""
-
-    def get(self, name: str) -> dict[str, Tensor] | None:
-        """What `put` was given by that name, on the CPU; None where there is nothing."""
-
-    def put(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Keep ``tensors``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +169,8 @@ class AutoAttack(Attack):
             tell: called after each batch with the name of the attack, how many images it has seen, how many
                 it will see, and how many are robust so far.
             room: how many images fit into memory, to share it with others; None begins with ``batch_size``.
-            done: what was found before, and where to keep what is found, batch after batch.
+            done: what was found before, and where to keep what is found, batch after batch, and within a
+                batch run after run.
 
         Raises:
             ValueError: pixels outside [lo, hi], or shapes, labels or devices that do not fit.
@@ -199,13 +192,16 @@ class AutoAttack(Attack):
                     if known is None or not known["rows"].equal(left[seen:][: len(known["rows"])].cpu()):
                         rows = left[seen : seen + room.size]
                         given = rows if index is None else index[rows]
-                        found = room.tried(partial(part, adv[rows], y[rows], None, given, draw=draw))
+                        inner = done and done.within(f"{name}/{seen} {_key(rows)}")
+                        how: dict[str, Any] = {"draw": draw, "done": inner}
+                        found = room.tried(partial(part, adv[rows], y[rows], None, given, **how))
                         if found is None:
                             continue
                         broken = (found != adv[rows]).flatten(1).any(1)
                         known = {"rows": rows, "broken": broken, "adv": found[broken]}
-                        if done:
+                        if done and inner:
                             done.put(f"{name}/{seen}", known)
+                            inner.drop()
                     broken = known["broken"].to(adv.device)
                     rows = left[seen : seen + len(broken)][broken]
                     adv[rows] = known["adv"].to(adv.device)
@@ -219,8 +215,15 @@ class AutoAttack(Attack):
         """Move ``adv`` to what breaks it; the rest stays."""
         if problem.targets is not None:
             raise ValueError("targets: AutoAttack chooses them by itself; leave them out")
-        verdicts = self.judge(problem.clean, problem.y, problem.index, draw=problem.draw)
+        verdicts = self.judge(
+            problem.clean, problem.y, problem.index, draw=problem.draw, done=problem.progress.done
+        )
         adv.copy_(verdicts.adv)
+
+
+def _key(rows: Tensor) -> str:
+    """What some images are known by, as a random model leaves others the second time."""
+    return digest(rows.cpu().numpy())[:16]
 
 
 def _note(broken_by: list[str], rows: Tensor, name: str) -> None:

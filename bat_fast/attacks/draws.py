@@ -17,6 +17,9 @@ _FAR = 1e6  # no normal number of float32 is cut there
 class Draws(Protocol):
     """Where random numbers come from."""
 
+    state: Tensor
+    """What has changed since the first of them, to go on with."""
+
     def uniform(self, rows: Tensor, count: int, shared: int, own: int, use: str) -> Tensor:
         """Numbers in [0, 1).
 
@@ -46,6 +49,7 @@ class Keyed:
 
     def __init__(self, seed: int, index: Tensor, draw: int) -> None:
         self._seed, self._index, self._draw = seed, index, draw
+        self.state = torch.empty(0)  # nothing changes
 
     def uniform(self, rows: Tensor, count: int, shared: int, own: int, use: str) -> Tensor:
         """Numbers in [0, 1): see `Draws`. Nothing is shared."""
@@ -72,6 +76,15 @@ class Replayed:
 
     def __init__(self, seed: int) -> None:
         self._generator = replayed(seed)
+
+    @property
+    def state(self) -> Tensor:
+        """That of the generator."""
+        return self._generator.get_state()
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self._generator.set_state(state)
 
     def uniform(self, rows: Tensor, count: int, shared: int, own: int, use: str) -> Tensor:  # noqa: ARG002
         """Numbers in [0, 1): see `Draws`."""

@@ -176,11 +176,7 @@ class PGD(Attack):
         return self._each(clean).get("eps", self.eps)
 
     def _each(self, clean: Tensor) -> dict[str, Tensor]:
-        """The settings of each image, like ``clean``.
-
-        Raises:
-            ValueError: for another number of images.
-        """
+        """The settings of each image, like ``clean``; ValueError for another number of images."""
         for name, value in self.each.items():
             if len(value) != len(clean):
                 raise ValueError(f"{name} must be a number, or [N] = [{len(clean)}], got {list(value.shape)}")
@@ -191,11 +187,17 @@ class PGD(Attack):
         named = problem.targets
         if self.targeted and problem.targets is None:
             problem = replace(problem, targets=self._aims(problem))
-        self.broke_at = self._climb(adv, problem, named)
-        if self.restarts == 1:
-            return
-        best = self._score(adv, problem, named)
-        for number in range(1, self.restarts):
+        first, best, known = 1, problem.clean.new_empty(0), problem.progress.found("starts")
+        if known is None:
+            self.broke_at = self._climb(adv, problem, named)
+            if self.restarts == 1:
+                return
+            best = self._score(adv, problem, named)
+        else:
+            first, best, at = int(known["number"]), known["best"].to(adv.device), known.get("broke_at")
+            self.broke_at = None if at is None else at.to(adv.device)
+            adv.copy_(known["adv"])
+        for number in range(first, self.restarts):
             if bool((best == torch.inf).all()):
                 return
             other = self.start(problem.clean, problem.index, problem.draw + number * _APART)
@@ -203,8 +205,11 @@ class PGD(Attack):
             score = self._score(other, problem, named)
             better = score > best
             adv[better], best[better] = other[better], score[better]
+            here = {"adv": adv, "best": best}
             if self.broke_at is not None and broke_at is not None:
                 self.broke_at[better] = broke_at[better]
+                here["broke_at"] = self.broke_at
+            problem.progress.keep("starts", number=torch.tensor(number + 1), **here)
 
     def _climb(self, adv: Tensor, problem: Problem, named: Tensor | None) -> Tensor | None:
         """One run; with ``any_step`` also when each image broke, [N]."""

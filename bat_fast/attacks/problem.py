@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from bat_fast.attacks.done import Progress
 from bat_fast.attacks.loss import AttackLoss
 
 
@@ -25,6 +26,8 @@ class Problem:
     """[N] int64 data set ids, which key all random numbers; None numbers the batch from 0."""
     draw: int
     """Which random numbers of these samples."""
+    progress: Progress = field(default_factory=Progress)
+    """How far the attack is."""
 
     @property
     def tensors(self) -> dict[str, Tensor | None]:

@@ -75,7 +75,8 @@ class Search(Attack):
         rows = torch.arange(len(adv), device=adv.device)
         draws = self._draws(problem, rows)
         ranked, count = self._ranked(problem)
-        for number in range(count * self.restarts):
+        first, rows = self._resumed(adv, problem, draws, rows)
+        for number in range(first, count * self.restarts):
             some = self._filled(rows, len(adv))
             part = _of(problem, some)
             if ranked is not None:
@@ -89,6 +90,17 @@ class Search(Attack):
             rows = rows[~broken]
             if not len(rows):
                 return
+            here = {"rows": rows, "adv": adv[_others(rows, len(adv))], "chance": draws.state}
+            problem.progress.keep("runs", number=torch.tensor(number + 1), **here)
+
+    def _resumed(self, adv: Tensor, problem: Problem, draws: Draws, rows: Tensor) -> tuple[int, Tensor]:
+        """The number of the next run and which ``rows`` are left for it, after what was kept."""
+        known = problem.progress.found("runs")
+        if known is None:
+            return 0, rows
+        rows, draws.state = known["rows"].to(adv.device), known["chance"]
+        adv[_others(rows, len(adv))] = known["adv"].to(adv.device)
+        return int(known["number"]), rows
 
     @abstractmethod
     def attempt(self, problem: Problem, draws: Draws, rows: Tensor, number: int) -> Tensor:
@@ -152,6 +164,11 @@ def exact_logits(model: nn.Module, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         logits = logits_of(model(x))
     return logits.float()
+
+
+def _others(rows: Tensor, count: int) -> Tensor:
+    """[count] bool: not among ``rows``."""
+    return torch.ones(count, dtype=torch.bool, device=rows.device).index_fill(0, rows, False)
 
 
 def _of(problem: Problem, rows: Tensor) -> Problem:

@@ -41,10 +41,8 @@ class Queries:
         self, network: AttackedModel, *, adv: Tensor, clean: Tensor, y: Tensor, numbers: Tensor
     ) -> None:
         """Move ``adv`` [N, C, H, W], the best so far: see `bat_fast.ops.squares.ask`."""
-        if network.small is not None and self.norm == "linf":
-            network_squares_(
-                adv, clean, y, numbers, side=self.side, eps=self.eps, lo=self.lo, hi=self.hi, **network.small
-            )
+        if network.small is not None:
+            network_squares_(adv, clean, y, numbers, **vars(self), **network.small)
             return
         ask(network.forward, adv, clean, y, numbers, **vars(self))
 
@@ -86,8 +84,14 @@ class Square(Search):
             )
         adv = self._begin(clean, draws, rows, f"square {number}")
         left = torch.arange(len(adv), device=adv.device)
-        shared = 2 if self.norm == "linf" else 5
+        shared, begun = 2 if self.norm == "linf" else 5, 0
+        known = problem.progress.found(f"square {number}")
+        if known is not None and known["rows"].equal(rows.cpu()):
+            begun, left, draws.state = int(known["queries"]), known["left"].to(left), known["chance"]
+            adv = known["adv"].to(adv)
         for first, last, side in self._blocks(clean):
+            if first < begun:
+                continue
             if self.replay or (first and first % (10 * _BLOCK) == 0):
                 left = left[~missed(exact_logits(self.model, adv[left]), y[left])]
                 if not len(left):
@@ -100,6 +104,8 @@ class Square(Search):
             loop = Queries(self.norm, self.eps, self.lo, self.hi, side)
             self.iterate(loop, adv=some, clean=clean[left], y=y[left], numbers=numbers)
             adv[left] = some
+            here = {"rows": rows, "left": left, "adv": adv, "chance": draws.state}
+            problem.progress.keep(f"square {number}", queries=torch.tensor(last), **here)
         return adv
 
     def _begin(self, clean: Tensor, draws: Draws, rows: Tensor, use: str) -> Tensor:

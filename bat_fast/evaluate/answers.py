@@ -50,7 +50,7 @@ def answers_under(
         attack: on it.
         batch: N >= 1 images.
         room: how many fit into memory.
-        kept: where AutoAttack keeps what it has found so far.
+        kept: where attacks keep what they have found so far.
         tell: as in `bat_fast.attacks.AutoAttack.judge`.
         images: also return ``adv`` [N, C, H, W], which are checked to lie in the ball.
 
@@ -66,7 +66,8 @@ def answers_under(
 
     def part(some: slice) -> dict[str, Tensor]:
         x = batch.x[some]
-        adv = attack(x, batch.y[some], index=batch.index[some], draw=0)
+        inner = kept.within(f"{some.start}-{some.stop}")
+        adv = attack(x, batch.y[some], index=batch.index[some], draw=0, done=inner)
         return _answers(model, adv) | (_checked(attack, adv, x) if images else {})
 
     parts = [answer for _, answer in room.over(len(batch.y), part)]

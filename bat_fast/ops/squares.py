@@ -128,16 +128,16 @@ def energy(x: Tensor) -> Tensor:
 
 
 @operator(
-    "network_squares_(Tensor(a!) adv, Tensor clean, Tensor y, Tensor numbers, Tensor plan, Tensor weights,"
-    " int classes, int side, float eps, float lo, float hi) -> ()",
+    "network_squares_(Tensor(a!) adv, Tensor clean, Tensor y, Tensor numbers, Tensor? bumps, Tensor plan,"
+    " Tensor weights, int classes, int side, float eps, float lo, float hi) -> ()",
     fake=lambda *_: None,
 )
 def _squares_reference(
-    adv: Tensor, clean: Tensor, y: Tensor, numbers: Tensor, plan: Tensor, weights: Tensor, classes: int,
-    side: int, eps: float, lo: float, hi: float,
+    adv: Tensor, clean: Tensor, y: Tensor, numbers: Tensor, bumps: Tensor | None, plan: Tensor,
+    weights: Tensor, classes: int, side: int, eps: float, lo: float, hi: float,
 ) -> None:  # fmt: skip
-    network = SmallReference(plan, weights, classes)
-    ask(network.forward, adv, clean, y, numbers, side=side, norm="linf", eps=eps, lo=lo, hi=hi)
+    network, norm = SmallReference(plan, weights, classes), "linf" if bumps is None else "l2"
+    ask(network.forward, adv, clean, y, numbers, side=side, norm=norm, eps=eps, lo=lo, hi=hi)
 
 
 def network_squares_(
@@ -150,23 +150,26 @@ def network_squares_(
     weights: Tensor,
     classes: int,
     side: int,
+    norm: str = "linf",
     eps: float,
     lo: float = 0.0,
     hi: float = 1.0,
 ) -> Tensor:
-    """Queries of the Square attack (Andriushchenko et al. 2020, arXiv:1912.00049) in linf, in place.
+    """Queries of the Square attack (Andriushchenko et al. 2020, arXiv:1912.00049) on a small network.
 
-    A query puts a square at the ends of the ball, and keeps it where the margin shrinks. An image is done
-    when it is misclassified. The network sees no square that changes nothing. No image's result depends on
-    another.
+    In place: a query puts a square at the ends of the ball, in l2 moves the perturbation of one square into
+    another, and is kept where the margin shrinks. An image is done when it is misclassified. The network sees
+    no square that changes nothing. No image's result depends on another.
 
     Args:
         adv: [N, C, H, W] the best so far, float32 or float64; becomes the best after the queries.
         clean: centre of the ball; shape and dtype of ``adv``.
         y: [N] int64 true classes.
-        numbers: [N, queries, 2 + C] float32 in [0, 1): place of the square, and for each channel the end.
+        numbers: [N, queries, 2 + C] float32 in [0, 1): place of the square, and for each channel the end; in
+            l2 [N, queries, 5 + C]: both places, which bump, and for each channel its sign.
         plan, weights, classes: as in `bat_fast.ops.network.network_gradient`.
         side: of the squares, in pixels, in [1, min(H, W)].
+        norm: ``"linf"`` or ``"l2"``.
         eps, lo, hi: radius of the ball, and range of a pixel.
 
     Returns:
@@ -175,16 +178,20 @@ def network_squares_(
     Raises:
         ValueError, TypeError, RuntimeError: an argument or the plan does not fit.
     """
-    check_search(adv, clean, y, plan, weights, classes, "linf", eps, lo, hi)
+    check_search(adv, clean, y, plan, weights, classes, norm, eps, lo, hi)
     check_number("side", side, 1, min(adv.shape[2:]))
-    fits = numbers.dim() == 3 and (len(numbers), numbers.shape[2]) == (len(adv), 2 + adv.shape[1])
+    shared = 2 if norm == "linf" else 5
+    fits = numbers.dim() == 3 and (len(numbers), numbers.shape[2]) == (len(adv), shared + adv.shape[1])
     if not fits or numbers.dtype != torch.float32 or not numbers.is_cpu:
         raise ValueError(
-            f"numbers must be [N, queries, 2 + C] float32, got {list(numbers.shape)} {numbers.dtype}"
+            f"numbers must be [N, queries, {shared} + C] float32, got {list(numbers.shape)} {numbers.dtype}"
         )
     if numbers.numel():
         least, most = numbers.aminmax()
         if not (least >= 0 and most < 1):  # a place would lie outside the image
             raise ValueError("numbers must lie in [0, 1)")
-    torch.ops.bat_fast.network_squares_(adv, clean, y, numbers, plan, weights, classes, side, eps, lo, hi)
+    bumps = None if norm == "linf" else pyramids(side, adv)
+    torch.ops.bat_fast.network_squares_(
+        adv, clean, y, numbers, bumps, plan, weights, classes, side, eps, lo, hi
+    )
     return changed(adv)

@@ -28,7 +28,8 @@ class RunFolder:
     """``config.yaml``, ``classes.txt``, ``metrics.jsonl``, ``results.json``, ``model.safetensors``,
     ``curves.png``, ``checkpoints/best.pt`` and ``checkpoints/last.pt`` under one path, with
     ``checkpoints/last-2.pt`` and so on, which were ``last.pt`` before; ``checkpoints/nonfinite.pt``, the
-    batch of a NaN; and ``label_noise.csv`` where labels are wrong on purpose.
+    batch of a NaN; ``checkpoints/test``, what the final test has found until it ends; and ``label_noise.csv``
+    where labels are wrong on purpose.
 
     Args:
         path: the folder.
@@ -51,6 +52,7 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.pt"
         self.last = path / "checkpoints" / "last.pt"
         self.nonfinite = path / "checkpoints" / "nonfinite.pt"
+        self.tested = path / "checkpoints" / "test"
         self.lock = Lock(path / ".lock", str(path))
 
     @staticmethod

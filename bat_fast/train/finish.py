@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bat_fast.config import TrainConfig
+from bat_fast.evaluate.kept import State
 from bat_fast.report.curves import draw_curves
 from bat_fast.report.words import run_title
 from bat_fast.runs.folder import RunFolder
@@ -30,7 +31,8 @@ def finish(
 ) -> dict[str, Any]:
     """Test the best epoch, write model, results and picture, and return what ``results.json`` holds.
 
-    Several processes test together; the first writes.
+    Several processes test together; the first writes. What AutoAttack finds is kept until the results are
+    written, so a test that was killed goes on.
 
     Args:
         config: of the run.
@@ -41,9 +43,22 @@ def finish(
         rows: those of all epochs.
         device: where it ran.
     """
+    state, finished = State(folder.tested), False
+    try:
+        results = _finish(config, folder, parts, feed, best, rows, device, state)
+        finished = True
+    finally:
+        state.end(finished=finished)
+    return results
+
+
+def _finish(
+    config: TrainConfig, folder: RunFolder, parts: Parts, feed: Feed, best: dict[str, Any],
+    rows: list[dict[str, Any]], device: str, state: State,
+) -> dict[str, Any]:  # fmt: skip
     load_state(parts, load_best(folder, best, feed.world))
     test = accuracies(config, feed, parts.evaluated, "test", test_attack(config.eval))
-    judged = autoattack(config, feed, parts.evaluated, device)
+    judged = autoattack(config, feed, parts.evaluated, device, state)
     test |= judged.pop("metrics") if judged else {}
     for line in data_warnings(feed, best | test):
         print(f"WARNING: {line}", flush=True)

@@ -12,6 +12,7 @@ from bat_fast.config import EvalConfig, TrainConfig
 from bat_fast.evaluate import evaluate
 from bat_fast.evaluate.attacks import make_attack, word_of
 from bat_fast.evaluate.judge import evaluate_model
+from bat_fast.evaluate.kept import State
 from bat_fast.runs.metrics import metric
 from bat_fast.train.feed import Feed
 
@@ -68,8 +69,17 @@ def accuracies(
     return {metric(split, "clean"): counts["clean_acc"], metric(split, attack): counts["robust_acc"]}
 
 
-def autoattack(config: TrainConfig, feed: Feed, model: nn.Module, device: str) -> dict[str, Any] | None:
+def autoattack(
+    config: TrainConfig, feed: Feed, model: nn.Module, device: str, state: State
+) -> dict[str, Any] | None:
     """AutoAttack's verdict on images of the test split, as ``bat-fast eval --attack aa`` gives it.
+
+    Args:
+        config: of the run.
+        feed: its data.
+        model: to judge.
+        device: where it is.
+        state: where to keep what is found, and what was found before a kill.
 
     Returns:
         ``metrics``, which is ``test/aa_acc`` in [0, 1], and what it is about: ``interval`` (95 %),
@@ -84,7 +94,9 @@ def autoattack(config: TrainConfig, feed: Feed, model: nn.Module, device: str) -
     print(f"AutoAttack on {count} test images; eval.autoattack 0 leaves it out", flush=True)
     loader = feed.part("test", torch.linspace(0, len(source) - 1, count).long())
     ball: dict[str, Any] = {"eps": float(config.attack.eps), "norm": config.attack.norm}
-    found = evaluate_model(model, loader, ["aa"], **ball, world=feed.world)
+    found = evaluate_model(model, loader, ["aa"], **ball, state=state, world=feed.world)
+    for line in state.notes:
+        print(f"WARNING: {line}", flush=True)
     name = metric("test", "aa")
     return {
         "metrics": {name: found["metrics"][name]},

@@ -64,10 +64,11 @@ void check() {
     network_walk_cpu<T>(c.net, adv, clean, walk, begin, end);
   });
   const int64_t queries = integer(0, 9), side = integer(1, std::min(c.images.height, c.images.width));
-  const auto numbers = random_array<float>(c.rows * queries * (2 + c.images.channels),
+  const auto numbers = random_array<float>(c.rows * queries * ((l2 ? 5 : 2) + c.images.channels),
                                            [](int64_t) { return std::fmin(uniform(), 0.999999); });
-  const Squares<T> squares = {label.data(), numbers.data(), queries, side, eps, lo, hi};
-  check(c, label, false, false, [&](const Images<T>& adv, int64_t begin, int64_t end) {
+  const auto bumps = random_array<T>(2 * side * side, [](int64_t) { return uniform(); });
+  const Squares<T> squares = {label.data(), numbers.data(), l2 ? bumps.data() : nullptr, queries, side, eps, lo, hi};
+  check(c, label, l2, false, [&](const Images<T>& adv, int64_t begin, int64_t end) {
     network_squares_cpu<T>(c.net, adv, clean, squares, begin, end);
   });
 }

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from bat_fast.attacks import APGD, PGD, AutoAttack, Square, autoattack
+from bat_fast.attacks import APGD, FAB, PGD, AutoAttack, Square, autoattack, done
 from bat_fast.attacks.room import Room
 from bat_fast.cli import main
 from bat_fast.evaluate.judge import evaluate_model
@@ -112,6 +112,55 @@ def test_processes_share_the_images(model, tmp_path, monkeypatch):
     assert not place_for(model).exists()
     assert said["n_examples"] == 60
     assert not (tmp_path / "b.csv").exists()
+
+
+class KilledError(BaseException):
+    """In the place of a kill."""
+
+
+@pytest.mark.parametrize("mode", ["exact", "replay"])
+def test_an_attack_goes_on_where_it_was_killed(mode, tmp_path, monkeypatch):
+    """Between pieces that are kept: starts of PGD and APGD, classes of FAB, blocks of queries of Square."""
+    parts = {
+        "apgd-ce": (APGD, {"steps": 2, "restarts": 2}),
+        "fab-t": (FAB, {"targets": 2, "steps": 2}),
+        "square": (Square, {"queries": 130}),
+    }
+    monkeypatch.setitem(autoattack._VERSIONS, "standard", parts)
+    monkeypatch.setattr(done, "_EVERY", 0.0)
+    put, files, calls, most = Kept.put, [], [], 0
+
+    def counted(self, name, tensors):
+        put(self, name, tensors)
+        calls.append(name)
+        if len(calls) == most:
+            raise KilledError
+
+    monkeypatch.setattr(Kept, "put", counted)
+
+    def judge():
+        state, ended = State(tmp_path / "state"), False
+        files.append(tmp_path / f"{len(files)}.csv")
+        try:
+            found = evaluate_model(
+                Linear(), [images(10)], ["pgd2x3-any", "aa"], eps=0.05, mode=mode, state=state,
+                per_sample=files[-1],
+            )  # fmt: skip
+            ended = True
+        finally:
+            state.end(finished=ended)
+        return found, files[-1].read_text()
+
+    whole, pieces = judge(), list(calls)
+    backwards = pieces[::-1]
+    for name in ("starts", "runs", "square 0"):
+        for number in {pieces.index(name) + 1, len(pieces) - backwards.index(name)}:
+            calls, most = [], number
+            with pytest.raises(KilledError):
+                judge()
+            calls, most = [], 0
+            assert judge() == whole
+            assert calls == pieces[number:]
 
 
 class Linear(nn.Module):

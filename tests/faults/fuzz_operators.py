@@ -169,7 +169,9 @@ def searched(m: Memory, name: str) -> list[Any]:
     classes, behind = rest[-1], [0.1, 0.0, 1.0]
     moved = [x, m.own(x), m.ids(rows, classes)]
     if name == "network_squares_":
-        return [*moved, m.floats(rows, m.draw.choice((0, 3, 9)), 2 + x.shape[1]), *rest, 3, *behind]
+        bumps = m.draw.choice((None, m.floats(2, 3, 3, dtype=x.dtype)))
+        count = (2 if bumps is None else 5) + x.shape[1]
+        return [*moved, m.floats(rows, m.draw.choice((0, 3, 9)), count), bumps, *rest, 3, *behind]
     moved, norm = [*moved, m.draw.choice((m.ids(rows, classes), None))], m.draw.choice(("linf", "l2"))
     if name == "network_walk_":
         return [*moved, *rest, norm, 3, *behind]

@@ -145,12 +145,16 @@ def test_a_search_is_asked_for_what_it_can_do():
     x, y, numbers = torch.rand(2, 3, 4, 4), torch.tensor([0, 1]), torch.rand(2, 6, 5)
     net, ball = small_network().values(), (0.1, 0.0, 1.0)
     refused("steps must be in", NATIVE.network_walk_, x, x + 0, y, None, *net, "linf", 0, *ball)
-    refused("side must be in", NATIVE.network_squares_, x, x + 0, y, numbers, *net, 5, *ball)
+    refused("side must be in", NATIVE.network_squares_, x, x + 0, y, numbers, None, *net, 5, *ball)
+    bumps, more = torch.rand(2, 2, 2), torch.rand(2, 6, 8)
+    refused("numbers must", NATIVE.network_squares_, x, x + 0, y, numbers, bumps, *net, 2, *ball)
+    refused("bumps must", NATIVE.network_squares_, x, x + 0, y, more, bumps, *net, 3, *ball)
+    refused("bumps must", NATIVE.network_squares_, x, x + 0, y, more, bumps.double(), *net, 2, *ball)
     refused("targets holds 4", NATIVE.network_walk_, x, x + 0, y, y + 3, *net, "linf", 1, *ball)
     refused("clean.*pass a copy", NATIVE.network_walk_, x, x, y, None, *net, "linf", 1, *ball)
     line = torch.rand(96)
     x, numbers = line.view(2, 3, 4, 4), line[:60].view(2, 6, 5)
-    refused("numbers.*pass a copy", NATIVE.network_squares_, x, x + 0, y, numbers, *net, 2, *ball)
+    refused("numbers.*pass a copy", NATIVE.network_squares_, x, x + 0, y, numbers, None, *net, 2, *ball)
 
 
 def test_a_plan_that_leaves_its_values_or_names_no_layer_is_refused():
