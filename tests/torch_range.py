@@ -43,7 +43,7 @@ def try_on(python: str, torch: str, package: Path, smoke: bool) -> None:
         run(own, "-m", "pip", "install", "-q", "--no-deps", package)
         print(f"{package.name}: installed in {time.perf_counter() - start:.1f} s")
         # Away from the tree, so that the installed package is the one that is tested.
-        run("cp", "-r", ROOT / "tests", ROOT / "pyproject.toml", folder)
+        run("cp", "-r", *(ROOT / name for name in ("tests", "bench", "pyproject.toml")), folder)
         run(own, "tests/smoke.py", cwd=Path(folder))
         if not smoke:
             run(own, "-m", "pytest", "tests/ops", "tests/attacks", cwd=Path(folder))

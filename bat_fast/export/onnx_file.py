@@ -27,10 +27,8 @@ def write(subject: Subject, folder: Path) -> tuple[list[Path], Callable[[Tensor]
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(f"to onnx: {', '.join(missing)} missing: pip install {' '.join(missing)}")
-    model, images = plain(subject.model), example(subject.described)
-    exported(model, images)  # says what cannot be exported
     program = torch.onnx.export(
-        model, (images,), dynamo=True, dynamic_shapes={"x": {0: "batch"}}, input_names=["x"],
+        exported(plain(subject.model), example(subject.described)), dynamo=True, input_names=["x"],
         output_names=["logits"], verbose=False,
     )  # fmt: skip
     assert program is not None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bat_fast.evaluate.subject import Subject
 from bat_fast.export.plain import example, plain
+from bat_fast.models import decompositions
 
 
 def write(subject: Subject, folder: Path) -> tuple[list[Path], Callable[[Tensor], Any]]:
@@ -25,16 +26,15 @@ def write(subject: Subject, folder: Path) -> tuple[list[Path], Callable[[Tensor]
 
 
 def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    """The program of ``model`` for any number of images [N, C, H, W] of that size."""
+    """The program of ``model`` for any number of images [N, C, H, W] of that size, in operators of torch."""
     batch = torch.export.Dim("batch", min=1)
     try:
         program = torch.export.export(model, (images,), dynamic_shapes={"x": {0: batch}})
+        program = program.run_decompositions(decompositions())
     except Exception as error:  # whatever a model does that cannot be traced
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"torch.export cannot read this model: {reason}") from error
     ours = sorted({str(node.target) for node in program.graph.nodes if "bat_fast" in str(node.target)})
     if ours:
-        raise ValueError(
-            f"the model calls {', '.join(ours)}, which needs bat_fast: use bat_fast.models' layers"
-        )
+        raise ValueError(f"the model calls {', '.join(ours)}, which needs bat_fast where it runs")
     return program

@@ -21,11 +21,12 @@ from bat_fast.models.model_class import located
 from bat_fast.models.normalize import Normalize
 from bat_fast.models.own_model import wrap
 from bat_fast.models.timm_model import has_model, published_classes
+from bat_fast.ops.activation import decompositions
 from bat_fast.spelling import hint
 
 __all__ = [
-    "Classifier", "Normalize", "Spec", "activations", "create", "located", "names", "published_classes",
-    "smooth", "wrap",
+    "Classifier", "Normalize", "Spec", "activations", "create", "decompositions", "located", "names",
+    "published_classes", "smooth", "wrap",
 ]  # fmt: skip
 _GROUP = "bat_fast.models"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bat_fast._checks import check_floating, check_number
 from bat_fast._native import differentiable, operator
@@ -13,6 +15,8 @@ from bat_fast._native import differentiable, operator
 __all__ = ["smooth_relu", "softplus"]
 
 _LARGEST = 2.0**126  # beyond it b x has overflowed, and f(x) = x
+_LEAST = 1e-12  # of a sharpness that is divided by
+_LINEAR_FROM = 80.0  # sharpness times x, where the exponential is still finite
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
@@ -165,3 +169,30 @@ def softplus(x: Tensor, *, sharpness: float = 10.0) -> Tensor:
     check_floating("x", x, wide_only=False)
     check_number("sharpness", sharpness, 1e-30, 1e30)
     return _call_softplus(x, sharpness)
+
+
+def _plain_smooth_relu(x: Tensor, beta_raw: Tensor) -> Tensor:
+    """In a few operators: the reference has a series of 13 terms, which keeps the digits of small ``b x``."""
+    wide = x if x.dtype == beta_raw.dtype else x.to(beta_raw.dtype)  # 16 bits are computed in 32
+    positive, sharpness = wide.relu(), (beta_raw * beta_raw).clamp(_LEAST, _LARGEST)
+    found = positive - (sharpness * positive).log1p() / sharpness
+    return found if x.dtype == found.dtype else found.to(x.dtype)
+
+
+def _plain_softplus(x: Tensor, sharpness: float) -> Tensor:
+    return F.softplus(x, sharpness, _LINEAR_FROM)
+
+
+def decompositions() -> dict[Any, Callable[..., Tensor]]:
+    """What ``ExportedProgram.run_decompositions`` puts in the place of this package's operators.
+
+    Returns:
+        By operator, a function of its arguments. The operators are those that a network may hold: the smooth
+        activations.
+
+    Example:
+        >>> program = torch.export.export(model.eval(), (x,)).run_decompositions(decompositions())
+        >>> torch.onnx.export(program, dynamo=True).save("model.onnx")
+    """
+    own = torch.ops.bat_fast
+    return {own.smooth_relu.default: _plain_smooth_relu, own.softplus.default: _plain_softplus}

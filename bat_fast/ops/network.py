@@ -121,7 +121,7 @@ def _forward(x: Tensor, plan: Tensor, weights: Tensor) -> Tensor:
 
 def _fake_gradient(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     *_, classes = rest
-    return x.new_empty(len(x), classes), torch.empty_like(x)
+    return x.new_empty(x.shape[0], classes), torch.empty_like(x)
 
 
 @operator(

@@ -16,7 +16,7 @@ __all__ = ["bat_loss", "soft_target_loss"]
 
 def _fake_bat_loss(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
     rows = new_rows(logits)
-    return rows.new_empty(()), rows, rows.new_empty((len(rows), 2)), rows.new_empty(())
+    return rows.new_empty(()), rows, rows.new_empty((rows.shape[0], 2)), rows.new_empty(())
 
 
 @operator(

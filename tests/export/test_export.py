@@ -6,12 +6,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from bat_fast import models
+from bat_fast import models, ops
 from bat_fast.cli import main
 from bat_fast.config import ModelConfig
 from bat_fast.export import export_run
-from bat_fast.export.plain import PlainSmoothReLU, plain
+from bat_fast.export.onnx_file import runtime
+from bat_fast.export.plain import plain
+from bat_fast.export.program import exported
 from bat_fast.export.proof import prove
 from bat_fast.train import Trainer
 
@@ -32,15 +35,48 @@ def run_of_timm(tmp_path_factory, small):
     return out
 
 
-@pytest.mark.parametrize("name", ["smooth_relu", "softplus"])
-def test_smooth_activations_without_our_operators(name):
-    model = models.create("small_cnn", num_classes=3, in_channels=1, activation=name).eval()
-    for parameter in model.parameters():
-        if parameter.dim() == 0:
-            torch.nn.init.uniform_(parameter, 0.5, 20)
-    x = torch.rand(4, 1, 8, 8)
-    torch.testing.assert_close(plain(model)(x), model(x), rtol=1e-4, atol=1e-5)
-    assert PlainSmoothReLU(torch.tensor(0.0))(torch.tensor([-1.0, 2.0])).abs().max() < 1e-3
+class Calls(nn.Module):
+    """Calls operators of this package as functions, so that no layer of it could be swapped."""
+
+    def __init__(self, last=None):
+        super().__init__()
+        self.beta, self.body, self.last = (
+            nn.Parameter(torch.tensor(3.0)),
+            nn.Linear(64, 3),
+            last or nn.Identity(),
+        )
+
+    def forward(self, x):
+        z = self.body(ops.smooth_relu(x.flatten(1) - 0.5, self.beta))
+        return self.last(ops.softplus(z, sharpness=4.0))
+
+
+class Turned(nn.Module):
+    def forward(self, z):
+        return torch.ops.bat_fast.bat_loss(z, z.argmax(1), 1.0, "batch")[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_stands_for_our_operators(dtype):
+    smooth_relu, softplus = models.decompositions().values()
+    x, wide = torch.randn(4, 50).to(dtype), torch.float64 if dtype == torch.float64 else torch.float32
+    near = {"rtol": 1e-5, "atol": 1e-6} if dtype != torch.bfloat16 else {"rtol": 1e-2, "atol": 1e-6}
+    for beta in torch.tensor([1.0, 20.0, 1e30]).to(wide):
+        torch.testing.assert_close(smooth_relu(x, beta), ops.smooth_relu(x, beta), **near)
+    assert smooth_relu(x, torch.zeros((), dtype=wide)).abs().max() < 1e-3
+    for sharpness in (0.5, 10.0, 1e4):
+        mine = softplus(x, sharpness)
+        torch.testing.assert_close(mine, ops.softplus(x, sharpness=sharpness), **near)
+        assert mine.dtype == dtype
+
+
+@pytest.mark.slow
+def test_a_model_that_calls_our_operators():
+    model, x = Calls(), torch.rand(4, 1, 8, 8)
+    program = exported(plain(model), x)
+    torch.testing.assert_close(program.module()(x[:3]), model(x[:3]), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"calls bat_fast\.bat_loss\.default, which needs bat_fast"):
+        exported(plain(Calls(Turned())), x)
 
 
 @pytest.mark.slow
@@ -99,6 +135,21 @@ def test_onnx(run, tmp_path, capsys):
     model = onnx.load(tmp_path / "model.onnx")
     assert {node.domain for node in model.graph.node} == {""}
     assert {entry.key: entry.value for entry in model.metadata_props}["eps"] == "1/10"
+
+
+@pytest.mark.slow
+def test_onnx_of_a_model_that_is_no_run(tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    model, x = Calls().eval(), torch.rand(2, 1, 8, 8)
+    batch = {"x": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(model, (x,), dynamic_shapes=batch)  # as docs/evaluation.md has it
+    program = program.run_decompositions(models.decompositions())
+    names = {"input_names": ["x"], "output_names": ["logits"]}
+    torch.onnx.export(program, dynamo=True, verbose=False, **names).save(str(tmp_path / "model.onnx"))
+    again = torch.rand(5, 1, 8, 8)
+    found = runtime(tmp_path / "model.onnx")(again)
+    torch.testing.assert_close(found, model(again).detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_onnx_without_its_packages_is_one_line(run, tmp_path, monkeypatch, capsys):

@@ -21,9 +21,17 @@ def images():
 @pytest.mark.slow
 def test_a_dtensor_is_refused_and_its_local_part_is_taken(images):
     before = images.to_local().clone()
-    with pytest.raises((NotImplementedError, RuntimeError), match=r"bat_fast\.linf_step_") as error:
-        ops.linf_step_(images, images, images.clone(), step_size=0.1, eps=0.1)
-    assert len(str(error.value).splitlines()) == 1
+    rows, classes = images.flatten(1), images.flatten(1).argmax(1)
+    for name, call in {
+        "linf_step_": lambda: ops.linf_step_(images, images, images.clone(), step_size=0.1, eps=0.1),
+        "l2_step_": lambda: ops.l2_step_(images, images, images.clone(), step_size=0.1, eps=0.1),
+        "smooth_relu": lambda: ops.smooth_relu(images, torch.tensor(20.0)),
+        "softplus": lambda: ops.softplus(images),
+        "bat_loss": lambda: ops.bat_loss(rows, classes, alpha=1.0),
+    }.items():
+        with pytest.raises((NotImplementedError, RuntimeError), match=rf"bat_fast\.{name}\b") as error:
+            call()
+        assert len(str(error.value).splitlines()) == 1
     with pytest.raises(RuntimeError, match=r"bat_fast\.linf_step_.*mixed torch.Tensor and DTensor"):
         ops.linf_step_(images, torch.rand(2, 3, 4, 4), images, step_size=0.1, eps=0.1)
     assert torch.equal(images.to_local(), before)
