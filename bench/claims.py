@@ -67,8 +67,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "mlcat": {"name": "mlcat"},
     "mlcat, not detached": {"name": "mlcat", "detach": False},
     "rebat": {"name": "rebat", "start": 0.525},
+    "hat": {"name": "hat"},
+    "kd_swa": {"name": "kd_swa"},
 }
-# Beside the method; ReBAT is one with its schedule and its average.
+HELPERS = {"hat": ("helper",), "kd_swa": ("helper", "robust_helper")}
+"""Options that name a run, which is trained first on the same images and with the same seed."""
+TRAINED = {"helper": "standard", "robust_helper": "pgd_at"}
+# Beside the method; ReBAT and KD-SWA are what they are with their schedule and their average.
 OPTIM: dict[str, dict[str, Any]] = {
     "rebat": {
         "schedule": "multistep",
@@ -77,6 +82,7 @@ OPTIM: dict[str, dict[str, Any]] = {
         "average_decay": 0.98,
         "average_start": 0.525,
     },
+    "kd_swa": {"schedule": "multistep", "milestones": (0.25, 0.75), "average": "swa", "average_start": 0.275},
 }
 COLUMNS = {
     "clean": "clean test accuracy",
@@ -161,12 +167,16 @@ def run(which: str, name: str, seed: int) -> dict[str, Any]:
         optim=OptimConfig(**({"schedule": "cyclic"} | OPTIM.get(name, {}))),
         eval=EvalConfig(every=study.epochs, val_steps=1, test_steps=20),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    # Trainers print one line per epoch.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         recorder = Recorder(int(splits.train.index.max()) + 1)
+        for option in HELPERS.get(name, ()):
+            config.method[option] = str(Path(folder) / option)
+            helper = replace(config, method={"name": TRAINED[option]}, optim=OptimConfig(schedule="cyclic"))
+            Trainer(helper, config.method[option], progress=False, splits=splits).fit()
         run_folder = Path(folder) / "run"
         trainer = Trainer(config, run_folder, progress=False, splits=splits, observers=[recorder])
-        with contextlib.redirect_stdout(io.StringIO()):  # one line per epoch
-            metrics = trainer.fit()["metrics"]
+        metrics = trainer.fit()["metrics"]
     model, train, test = trainer.evaluated.eval(), splits.train, splits.test
     seen = images_of(train)
     with torch.no_grad():
