@@ -19,8 +19,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
-import statistics
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +32,7 @@ from bat_fast.config import AttackConfig, EvalConfig, OptimConfig, Ratio, TrainC
 from bat_fast.evaluate import evaluate
 from bat_fast.measure.timing import machine
 from bat_fast.methods import Terms
+from bat_fast.report.intervals import mean_of
 from bat_fast.train import Observer, Trainer
 
 HARMFUL, RARE = 0.10, 0.05
@@ -68,8 +67,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "mlcat": {"name": "mlcat"},
     "mlcat, not detached": {"name": "mlcat", "detach": False},
     "rebat": {"name": "rebat", "start": 0.525},
+    "hat": {"name": "hat"},
+    "kd_swa": {"name": "kd_swa"},
 }
-# Beside the method; ReBAT is one with its schedule and its average.
+HELPERS = {"hat": ("helper",), "kd_swa": ("helper", "robust_helper")}
+"""Options that name a run, which is trained first on the same images and with the same seed."""
+TRAINED = {"helper": "standard", "robust_helper": "pgd_at"}
+# Beside the method; ReBAT and KD-SWA are what they are with their schedule and their average.
 OPTIM: dict[str, dict[str, Any]] = {
     "rebat": {
         "schedule": "multistep",
@@ -78,6 +82,7 @@ OPTIM: dict[str, dict[str, Any]] = {
         "average_decay": 0.98,
         "average_start": 0.525,
     },
+    "kd_swa": {"schedule": "multistep", "milestones": (0.25, 0.75), "average": "swa", "average_start": 0.275},
 }
 COLUMNS = {
     "clean": "clean test accuracy",
@@ -89,17 +94,6 @@ COLUMNS = {
     "auc_rare": "the same, harmful against rare",
     "auc_last": "AUC of q in the last epoch: harmful against all others",
 }
-T95 = {
-    2: 12.706,
-    3: 4.303,
-    4: 3.182,
-    5: 2.776,
-    6: 2.571,
-    7: 2.447,
-    8: 2.365,
-    9: 2.306,
-    10: 2.262,
-}  # Student, by number of seeds
 
 
 class Recorder(Observer):
@@ -173,12 +167,16 @@ def run(which: str, name: str, seed: int) -> dict[str, Any]:
         optim=OptimConfig(**({"schedule": "cyclic"} | OPTIM.get(name, {}))),
         eval=EvalConfig(every=study.epochs, val_steps=1, test_steps=20),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    # Trainers print one line per epoch.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         recorder = Recorder(int(splits.train.index.max()) + 1)
+        for option in HELPERS.get(name, ()):
+            config.method[option] = str(Path(folder) / option)
+            helper = replace(config, method={"name": TRAINED[option]}, optim=OptimConfig(schedule="cyclic"))
+            Trainer(helper, config.method[option], progress=False, splits=splits).fit()
         run_folder = Path(folder) / "run"
         trainer = Trainer(config, run_folder, progress=False, splits=splits, observers=[recorder])
-        with contextlib.redirect_stdout(io.StringIO()):  # one line per epoch
-            metrics = trainer.fit()["metrics"]
+        metrics = trainer.fit()["metrics"]
     model, train, test = trainer.evaluated.eval(), splits.train, splits.test
     seen = images_of(train)
     with torch.no_grad():
@@ -206,27 +204,27 @@ def run(which: str, name: str, seed: int) -> dict[str, Any]:
 
 
 def interval(values: list[float]) -> str:
-    """Mean and half width of the 95 % interval of the mean, in percent."""
-    half = T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{100 * statistics.mean(values):.1f} ± {100 * half:.1f}"
+    """Mean and half width of the 95 % interval of the mean (Student), in percent; two values or more."""
+    mean = mean_of([100 * value for value in values])
+    return f"{mean.value:.1f} ± {mean.half_width:.1f}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Two Markdown tables: every method, and its paired difference to PGD-AT."""
     by = {name: {row["seed"]: row for row in rows if row["method"] == name} for name in METHODS}
-    done = {name: runs for name, runs in by.items() if len(runs) in T95}
-    head = "| | " + " | ".join(COLUMNS) + " |\n|---" + "|---" * len(COLUMNS) + "|"
+    done = {name: runs for name, runs in by.items() if len(runs) > 1}
+    head = "| | seeds | " + " | ".join(COLUMNS) + " |\n|---|---" + "|---" * len(COLUMNS) + "|"
     lines = [head]
     for name, runs in done.items():
         cells = [interval([row[column] for row in runs.values()]) for column in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
     lines += ["", "Paired difference to pgd_at, in points:", "", head]
     for name, runs in done.items():
         seeds = runs.keys() & done.get("pgd_at", {}).keys()
-        if name != "pgd_at" and len(seeds) in T95:
+        if name != "pgd_at" and len(seeds) > 1:
             base = done["pgd_at"]
             cells = [interval([runs[s][column] - base[s][column] for s in seeds]) for column in COLUMNS]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {len(seeds)} | " + " | ".join(cells) + " |")
     legend = [f"- {column}: {meaning}" for column, meaning in COLUMNS.items()]
     return "\n".join([*lines, "", *legend])
 

@@ -46,6 +46,9 @@ LIMITS = {
     "attack.clean_start": "[0, 1]",
     "attack.warmup": PART_OF_RUN,
     "attack.first_steps": "[0, inf)",
+    "attack.late_start": PART_OF_RUN,
+    "attack.late_eps": BALL,
+    "attack.late_steps": "[0, inf)",
     "optim.lr": "(0, inf)",
     "optim.momentum": "[0, 1)",
     "optim.momentum_low": "[0, 1)",
@@ -62,6 +65,8 @@ LIMITS = {
     "optim.check_every": "[1, inf)",
     "optim.awp": "[0, 1]",
     "optim.awp_start": PART_OF_RUN,
+    "optim.awp_steps": "[1, inf)",
+    "optim.awp_below": "(0, inf)",
     "optim.average_decay": "[0, 1)",
     "optim.average_start": PART_OF_RUN,
     "eval.val_steps": "[0, inf)",
@@ -99,6 +104,8 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
             "attack.first_steps",
             "attack.first_steps needs attack.warmup, the part of the run that it rises over",
         )
+    if attack.late_start is None and (attack.late_eps is not None or attack.late_steps is not None):
+        yield "attack.late_start", "attack.late_eps and late_steps need attack.late_start, where they begin"
     if optim.micro_batches > config.batch_size:
         yield (
             "optim.micro_batches",
@@ -216,7 +223,11 @@ def in_fractions(config: TrainConfig) -> TrainConfig:
     attack, optim = config.attack, config.optim
     return replace(
         config,
-        attack=replace(attack, warmup=part(attack.warmup)),
+        attack=replace(
+            attack,
+            warmup=part(attack.warmup),
+            late_start=None if attack.late_start is None else part(attack.late_start),
+        ),
         optim=replace(
             optim,
             milestones=tuple(map(part, optim.milestones)),

@@ -19,8 +19,9 @@ class Free(PgdAt):
             the weights descend G;  x' = clip(clip(x' + step eps sign(g), x - eps, x + eps), 0, 1)
 
     An epoch makes m updates per batch, so a run needs 1/m of the epochs. Where the published code goes on
-    from the perturbation that the previous batch left at the same place, x' starts anew here, keyed by
-    sample: a run then repeats on any number of devices and carries no state.
+    from the perturbation that the previous batch left at the same place, and never cuts it to the range of
+    pixels, x' starts anew here, keyed by sample: a run then repeats on any number of devices and carries no
+    state.
     """
 
     replays: int = 8

@@ -27,7 +27,9 @@ class Mlcat(Method):
     With ``detach`` the factor carries no gradient: samples of small loss pull harder, as if theirs were
     ``threshold``. Without, ``c_i l_i`` is ``max(l_i, threshold)``, and such samples do not pull at all: this
     is what the published code does (ChaojianYu/Understanding-Robust-Overfitting,
-    train_step4_scale_15.py:240-247), whatever was meant. Its other form, by perturbed weights, is not here.
+    train_step4_scale_15.py:240-247), whatever was meant. Its other form, MLCAT-WP, perturbs the weights
+    against small losses alone: it is ``pgd_at`` with ``optim.awp: 0.01``, ``awp_steps: 10``, ``awp_norm:
+    model`` and ``awp_below: 1.5``.
     """
 
     threshold: float = 1.5

@@ -37,7 +37,7 @@ class Softplus(nn.Module):
     """Parametric softplus, ``log(1 + exp(a x)) / a``.
 
     Args:
-        sharpness: a; the paper uses 10.
+        sharpness: a; the paper uses 10, its code 1.
     """
 
     def __init__(self, sharpness: float = 10.0) -> None:

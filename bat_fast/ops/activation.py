@@ -158,7 +158,7 @@ def softplus(x: Tensor, *, sharpness: float = 10.0) -> Tensor:
 
     Args:
         x: any shape, float32, float16, bfloat16, or on a CPU float64.
-        sharpness: a in the equation, in [1e-30, 1e30]; the paper uses 10.
+        sharpness: a in the equation, in [1e-30, 1e30]; the paper uses 10, its code 1.
 
     Returns:
         f(x) with the shape, dtype and memory format of ``x``; differentiable once.

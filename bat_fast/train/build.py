@@ -24,7 +24,9 @@ from bat_fast.train.validation import test_attack, validation_attack
 from bat_fast.train.whole import Whole
 from bat_fast.world.ranks import ALONE, World
 
-_CURRICULUM = ("targets", "clean_start", "warmup", "first_steps")  # of the training step, not of PGD
+_CURRICULUM = (  # of the training step, not of PGD
+    *("targets", "clean_start", "warmup", "first_steps", "late_start", "late_eps", "late_steps"),
+)
 
 
 def check(config: TrainConfig) -> None:

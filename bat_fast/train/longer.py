@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,11 +39,15 @@ def check_longer(
     for number in range(0, total, max(1, total // _LOOKED_AT)):
         if _rate(old.optim, number, before * steps) != _rate(new.optim, number, config.epochs * steps):
             _refuse(config, before, folder, f"the learning rate (optim.schedule {config.optim.schedule})")
-    used = {"awp_start": config.optim.awp > 0, "average_start": config.optim.average != "none"}
+    used = {
+        "optim.awp_start": config.optim.awp > 0,
+        "optim.average_start": config.optim.average != "none",
+        "attack.late_start": config.attack.late_start is not None,
+    }
     for name in (name for name, is_used in used.items() if is_used):
-        here, there = getattr(old.optim, name), getattr(new.optim, name)
+        here, there = (attrgetter(name)(laid_out) for laid_out in (old, new))
         if any((epoch / before >= here) != (epoch / config.epochs >= there) for epoch in range(done)):
-            _refuse(config, before, folder, f"optim.{name}")
+            _refuse(config, before, folder, name)
     for epoch in range(done) if config.attack.warmup else ():
         if _ramp(old, epoch) != _ramp(new, epoch):
             _refuse(config, before, folder, "attack.warmup")

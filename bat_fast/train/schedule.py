@@ -1,11 +1,11 @@
-"""The learning rate of a step."""
+"""The learning rate of a step, and the strength of its attack."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
 
-from bat_fast.config import OptimConfig
+from bat_fast.config import AttackConfig, OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
@@ -48,3 +48,23 @@ def momentum(optim: OptimConfig, step: int, total_steps: int) -> float:
     if optim.momentum_low is None:
         return optim.momentum
     return optim.momentum - (optim.momentum - optim.momentum_low) * _factor(optim, (step + 0.5) / total_steps)
+
+
+def attack_strength(
+    attack: AttackConfig, progress: float, eps: float, step_size: float, steps: int
+) -> tuple[float, float, int]:
+    """Radius, step and number of steps where ``progress`` in [0, 1) of the run is done.
+
+    Args:
+        attack: its curriculum, with fractions of the run (`bat_fast.config.limits.in_fractions`).
+        progress: the part of the run that is done.
+        eps: radius of the whole attack, in pixels in [0, 1].
+        step_size: its step, likewise.
+        steps: its number of steps.
+    """
+    if attack.late_start is not None and progress >= attack.late_start:
+        eps = eps if attack.late_eps is None else float(attack.late_eps)
+        steps = steps if attack.late_steps is None else attack.late_steps
+    ramp = min(1.0, progress / attack.warmup) if attack.warmup else 1.0
+    first = steps if attack.first_steps is None else attack.first_steps
+    return ramp * eps, ramp * step_size, round(first + ramp * (steps - first))

@@ -14,12 +14,13 @@ from bat_fast.batch import Batch
 from bat_fast.config import AttackConfig, OptimConfig
 from bat_fast.methods import Method, Terms
 from bat_fast.train.allocator import keep_freed_memory
-from bat_fast.train.awp import perturbed
+from bat_fast.train.awp import perturbed, small_losses
 from bat_fast.train.batch_norm import running_statistics, synced
 from bat_fast.train.health import Health, Running, saturated
 from bat_fast.train.learner import learner_of
 from bat_fast.train.meter import EpochMeter
 from bat_fast.train.micro_batches import merge
+from bat_fast.train.schedule import attack_strength
 from bat_fast.train.whole import Part, Whole
 
 
@@ -69,13 +70,9 @@ class TrainStep:
 
     def set_progress(self, progress: float) -> None:
         """Radius and number of steps where ``progress`` in [0, 1) of the run is done."""
-        if not self.curriculum.warmup:
-            return
-        eps, step_size, steps = self._full
-        ramp = min(1.0, progress / self.curriculum.warmup)
-        first = steps if self.curriculum.first_steps is None else self.curriculum.first_steps
-        self.attack.eps, self.attack.step_size = ramp * eps, ramp * step_size
-        self.attack.steps = round(first + ramp * (steps - first))
+        plan, attack = self.curriculum, self.attack
+        if plan.warmup or plan.late_start is not None:
+            attack.eps, attack.step_size, attack.steps = attack_strength(plan, progress, *self._full)
 
     def __call__(self, batch: Batch, epoch: int, meter: EpochMeter, *, awp: bool = True) -> Terms:
         """One update, or as many as the method replays; ``epoch`` counts from 0.
@@ -83,19 +80,19 @@ class TrainStep:
         Returns:
             The terms of the batch, that of all processes together.
         """
-        gamma = self.optim.awp if awp else 0.0
+        awp = awp and self.optim.awp > 0
         self.seen, parts = self._whole.divide(batch, self.optim.micro_batches)
         self.health.epoch = epoch
         self.running = Running(batch, awp, torch.get_rng_state())
         with self.health.kept():
             if self.replays:
-                return self._replay(parts, epoch, gamma)
+                return self._replay(parts, epoch, awp)
             images = self._adversarial(parts, epoch, meter)
             self._whole.remember(self.method, parts)
             if self.attack.bn_updates != "all":
-                return self._update(parts, images, epoch, gamma)
+                return self._update(parts, images, epoch, awp)
             self._pass(images)
-            terms = self._update(parts, images, epoch, gamma)
+            terms = self._update(parts, images, epoch, awp)
             self._pass([part.own.x for part in parts])
             self._add_up([])
             return terms
@@ -111,8 +108,8 @@ class TrainStep:
         for x in images:
             yield "adversarial images", x
         self.optimizer.zero_grad(set_to_none=True)
-        losses = (terms.total for terms in self._terms(parts, images, epoch))
-        with perturbed(self.model, losses, self.optim.awp) if awp and self.optim.awp else nullcontext():
+        moved = perturbed(self.model, lambda: self._risks(parts, images, epoch), self.optim)
+        with moved if awp and self.optim.awp else nullcontext():
             self.optimizer.zero_grad(set_to_none=True)
             for terms in self._terms(parts, images, epoch):
                 if terms.logits is not None:
@@ -167,28 +164,29 @@ class TrainStep:
         finally:
             self.attack.random_start = usual
 
-    def _replay(self, parts: Sequence[Part], epoch: int, gamma: float) -> Terms:
+    def _replay(self, parts: Sequence[Part], epoch: int, awp: bool) -> Terms:
         """The gradient that training leaves at the images moves them, for nothing."""
         with torch.no_grad():
             adv = [self.attack.start(part.own.x, part.own.index, epoch) for part in parts]
         for _ in range(self.replays):
             leaves = [images.detach().requires_grad_() for images in adv]
-            terms = self._update(parts, leaves, epoch, gamma)
+            terms = self._update(parts, leaves, epoch, awp)
             with torch.no_grad():
                 for images, leaf, part in zip(adv, leaves, parts, strict=True):
                     assert leaf.grad is not None
                     self.attack.step(images, leaf.grad, part.own.x)
         return terms
 
-    def _update(self, parts: Sequence[Part], images: Sequence[Tensor], epoch: int, gamma: float) -> Terms:
+    def _update(self, parts: Sequence[Part], images: Sequence[Tensor], epoch: int, awp: bool) -> Terms:
         constant = [x_adv.detach() for x_adv in images]
-        losses = (terms.total for terms in self._terms(parts, constant, epoch))
-        moved = perturbed(self.model, losses, gamma, self._world.sum_) if gamma else nullcontext()
+        moved = perturbed(
+            self.model, lambda: self._risks(parts, constant, epoch), self.optim, self._world.sum_
+        )
         done, signs = [], dict[str, Tensor]()  # what says how healthy the update was, without a wait
         if self.attacks:
             own = sum(len(part.own.y) for part in parts) / sum(sum(part.sizes) for part in parts)
             signs["saturated"] = own * saturated(constant)
-        with synced(self._world, self.optim.sync_bn), moved:
+        with synced(self._world, self.optim.sync_bn), moved if awp else nullcontext():
             self.optimizer.zero_grad(set_to_none=True)
             for terms in self._terms(parts, images, epoch):
                 with kept_buffers(self.model) if self.optim.grad_checkpointing else nullcontext():
@@ -224,6 +222,15 @@ class TrainStep:
             self._whole.turn_to(part)
             terms = self._smoothed(part.seen, self.method(self._learner, part.seen, x_adv, epoch))
             yield terms._replace(total=sum(part.sizes) / size * terms.total)
+
+    def _risks(self, parts: Sequence[Part], images: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """What perturbed weights climb, of one part after the other; the sum is that of the batch."""
+        size = sum(map(sum, (part.sizes for part in parts)))
+        for part, terms in zip(parts, self._terms(parts, images, epoch), strict=True):
+            if self.optim.awp_below is None:
+                yield terms.total
+            else:
+                yield sum(part.sizes) / size * small_losses(terms, part.seen.y, self.optim.awp_below)
 
     def _smoothed(self, batch: Batch, terms: Terms) -> Terms:
         """Add the label smoothing of the configuration to ``terms``."""

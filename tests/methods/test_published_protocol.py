@@ -64,6 +64,7 @@ def ours(recipe: str, epoch: int):
     sgd = build_optimizer(config.optim, model)
     step = TrainStep(model, method, attack, sgd, run.attack, run.optim)
     total, first = config.epochs * STEPS_PER_EPOCH, epoch * STEPS_PER_EPOCH
+    step.set_progress(epoch / config.epochs)
     for number in range(first, first + UPDATES):
         set_rate(sgd, run.optim, number, total)
         step(batch, epoch, EpochMeter("cpu"), awp=epoch / config.epochs >= run.optim.awp_start)
@@ -79,15 +80,42 @@ def climb(model, x, loss, start, eps, size, steps):
     return adv
 
 
-def rice(model, sgd, batch, start):
-    """robust_overfitting, train_cifar.py: everything in train mode, 13 passes that count."""
+def rice(eps, steps):
+    def update(model, sgd, batch, start):
+        """robust_overfitting, train_cifar.py: all in train mode, with three passes beside the attack."""
+        x, y = batch.x, batch.y
+        adv = climb(model, x, lambda z: F.cross_entropy(z, y), start, eps / 255, 2 / 255, steps)
+        model(adv)  # the loss of each restart
+        sgd.zero_grad()
+        F.cross_entropy(model(adv), y).backward()
+        sgd.step()
+        model(x)
+
+    return update
+
+
+def mlcat_wp(model, sgd, batch, start):
+    """MLCAT-WP, train_step5_weight_15.py and utils_wp.py: ten small steps of a copy up the small losses; the
+    sum gets a hundredth of the norm of all weights."""
     x, y = batch.x, batch.y
     adv = climb(model, x, lambda z: F.cross_entropy(z, y), start, 8 / 255, 2 / 255, 10)
-    model(adv)  # the loss of each restart
+    shared = [w for w in model.parameters() if w.dim() > 1]
+    norm = torch.cat([w.detach().flatten() for w in shared]).norm()
+    moves, way = None, [torch.zeros_like(w) for w in model.parameters()]
+    for _ in range(10):
+        proxy = copy.deepcopy(model)
+        if moves is not None:
+            shift(proxy, moves, 1)
+        losses = F.cross_entropy(proxy(adv), y, reduction="none")
+        assert 0 < int((losses < 1.5).sum()) < len(y)
+        grads = torch.autograd.grad((losses * (losses < 1.5)).mean(), list(proxy.parameters()))
+        way = [w + (0.01 * g if g.dim() > 1 else 0) for w, g in zip(way, grads, strict=True)]
+        moves = [0.01 * norm / torch.cat([w.flatten() for w in way]).norm() * w for w in way]
+    shift(model, moves, 1)
     sgd.zero_grad()
     F.cross_entropy(model(adv), y).backward()
     sgd.step()
-    model(x)
+    shift(model, moves, -1)
 
 
 def kl(z, clean):
@@ -141,7 +169,8 @@ def shift(model, moves, sign):
 
 
 def gkl(model, sgd, batch, start):
-    """DKL v2, train_dkl_cifar100.py, in an epoch without a prior: x' passes before x."""
+    """DKL v2, train_dkl_cifar100.py, in an epoch without a prior: x' passes before x. The radius grows over
+    the whole run, of which 9 of 200 epochs are done."""
     prior = torch.full((4, 4), 0.25).double()[batch.y]
     pairs = prior[:, :, None] * prior[:, None, :]
 
@@ -156,7 +185,7 @@ def gkl(model, sgd, batch, start):
 
     model.eval()
     clean = model(batch.x).detach()
-    adv = climb(model, batch.x, lambda z: apart(z, clean, 1, 1), start, 8 / 255, 4 / 255, 5)
+    adv = climb(model, batch.x, lambda z: apart(z, clean, 1, 1), start, 0.045 * 8 / 255, 0.045 * 4 / 255, 5)
     model.train()
     moves = worse(model, loss, 0.005)
     shift(model, moves, 1)
@@ -220,7 +249,9 @@ def constant(rate):
 
 
 LOOPS = {  # recipe: loop, weight decay, rate and momentum, epoch, passes that count in an update, start cut
-    "cifar10-pgd-at-published": (rice, 5e-4, constant(0.1), 0, 13, True),
+    "cifar10-pgd-at-published": (rice(8, 10), 5e-4, constant(0.1), 0, 13, True),
+    "cifar10-mlcat-wp-published": (mlcat_wp, 5e-4, constant(0.1), 0, 11, True),
+    "cifar10-rebat-pp-published": (rice(10, 12), 5e-4, constant(0.0588235), 100, 15, True),
     "cifar10-trades-published": (trades, 2e-4, constant(0.1), 0, 3, False),
     "cifar10-mart-published": (mart, 3.5e-3, constant(0.01), 0, 2, False),
     "cifar10-trades-awp-published": (trades_awp, 5e-4, constant(0.1), 9, 3, False),
@@ -260,6 +291,7 @@ RATES = {  # recipe: the rate of the n-th epoch, n from 1
     "cifar10-trades-awp-published": drops(0.1, 100, 150),
     "cifar10-pgd-at-published": drops(0.1, 101, 151),
     "cifar10-rebat-published": lambda n: 0.1 / 1.5 ** ((n > 100) + (n > 150)),
+    "cifar10-rebat-pp-published": lambda n: 0.1 / 1.7 ** ((n > 100) + (n > 150)),
     "cifar10-kd-swa-published": drops(0.1, 51, 151),
 }
 

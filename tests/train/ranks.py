@@ -32,6 +32,10 @@ ALL = {"awp": 0.01, "clip": 0.5, "label_smoothing": 0.1, "micro_batches": 2}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # method, and settings of optim
     "standard": ({"name": "standard"}, {}),
     "pgd_at": ({"name": "pgd_at"}, {"micro_batches": 2}),
+    "pgd_at, mlcat_wp": (
+        {"name": "pgd_at"},
+        {"micro_batches": 2, "awp": 0.01, "awp_steps": 3, "awp_norm": "model", "awp_below": 1.6},
+    ),
     "fgsm_rs": ({"name": "fgsm_rs"}, {}),
     "n_fgsm": ({"name": "n_fgsm"}, {}),
     "free": ({"name": "free", "replays": 2}, {}),

@@ -63,6 +63,7 @@ def test_where_it_would_be_another_run_it_says_so_and_changes_nothing(schedule, 
     ("changes", "named"),
     [
         ({"attack": {"warmup": 0.5}}, "attack.warmup"),
+        ({"attack": {"late_start": 0.5, "late_steps": 3}}, "attack.late_start"),
         ({"optim": {"awp": 0.01, "awp_start": 0.5}}, "optim.awp_start"),
         ({"optim": {"average": "swa", "average_start": 0.5}}, "optim.average_start"),
     ],

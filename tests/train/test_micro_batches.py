@@ -86,7 +86,14 @@ def test_parts_make_the_update_of_the_whole(method):
 
 
 @pytest.mark.parametrize(
-    "optim", [{"awp": 0.05}, {"clip": 0.05}, {"label_smoothing": 0.3}, {"awp": 0.05, "clip": 0.05}], ids=str
+    "optim",
+    [
+        {"awp": 0.05, "awp_steps": 2, "awp_below": 1.5},
+        {"clip": 0.05},
+        {"label_smoothing": 0.3},
+        {"awp": 0.05, "clip": 0.05},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize(
     "method", [{"name": "trades"}, {"name": "free", "replays": 2}], ids=lambda m: m["name"]

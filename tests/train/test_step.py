@@ -33,6 +33,15 @@ def test_curriculum(small, tmp_path):
         assert step.attack.steps == steps
 
 
+def test_a_late_attack_is_another_one(small, tmp_path):
+    late = {"late_start": 2, "late_eps": Ratio("0.3"), "late_steps": 4}
+    attack = AttackConfig(eps=Ratio("0.2"), steps=2, **late)
+    step = trainer(small, tmp_path, epochs=4, attack=attack).step
+    for epoch, eps, steps in ((0, 0.2, 2), (1, 0.2, 2), (2, 0.3, 4), (3, 0.3, 4), (0, 0.2, 2)):
+        step.set_progress(epoch / 4)
+        assert (step.attack.eps, step.attack.step_size, step.attack.steps) == (eps, 0.05, steps)
+
+
 def test_the_curriculum_needs_a_length(small, tmp_path):
     with pytest.raises(ValueError, match=r"attack\.first_steps needs attack\.warmup"):
         trainer(small, tmp_path, attack=AttackConfig(first_steps=1))
