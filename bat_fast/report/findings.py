@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bat_fast.runs.examined import Examined, right
+from bat_fast.runs.finding import Finding
 
 
 class ClassRow(NamedTuple):
@@ -19,15 +20,6 @@ class ClassRow(NamedTuple):
     robust: float
     taken_for: str
     """Empty where none is broken."""
-
-
-class Check(NamedTuple):
-    """A sign of whether the robust accuracy is what it seems."""
-
-    name: str
-    ok: bool
-    found: str
-    cure: str
 
 
 def by_class(found: Examined) -> list[ClassRow]:
@@ -83,39 +75,28 @@ def share(correct: Tensor) -> float:
     return float(correct.double().mean())
 
 
-def checks(found: Examined, stored: float | None) -> list[Check]:
-    """Signs of masked gradients or of a mistake, each with what to do about it.
+def checks(found: Examined, stored: float | None) -> list[Finding]:
+    """Signs of masked gradients, as `bat_fast.evaluate.checks` has found them, or of a mistake.
 
     Args:
         found: of the model.
         stored: the robust accuracy under the same attack in ``results.json``; None where there is none.
     """
     made = [
-        Check(
-            finding.name.capitalize(),
-            not finding.raised,
-            f"{finding.meaning} {finding.value:.3g}, at most {finding.threshold:.3g}",
-            finding.fix,
-        )
-        for finding in found.findings
-    ]
-    nan = int(found.attacked.isnan().any(1).sum())
-    made.append(
-        Check(
-            "NaN under attack",
-            nan == 0,
-            f"logits of {nan} of {len(found.labels)} attacked images",
+        *found.findings,
+        Finding(
+            "NaN under attack", share(found.attacked.isnan().any(1)), 0.0,
+            "share of attacked images with logits that are no numbers",
             "look for a division by 0 or an overflow in the model",
-        )
-    )
+        ),
+    ]  # fmt: skip
     robust = share(found.radii[found.eps])
     if stored is not None and len(found.labels) == found.total:
         made.append(
-            Check(
-                "Another result than stored",
-                abs(stored - robust) <= 0.005,
-                f"results.json {stored:.2%}, now {robust:.2%}",
+            Finding(
+                "another result than stored", abs(stored - robust), 0.005,
+                f"accuracy of {stored:.2%} in results.json and {robust:.2%} now, which differ by",
                 "model file, data or device are not those of the run",
             )
-        )
+        )  # fmt: skip
     return made

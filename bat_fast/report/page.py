@@ -12,10 +12,11 @@ from typing import Any
 from bat_fast import __version__
 from bat_fast._atomic import atomic_write
 from bat_fast.report.compare import differing, group_runs
-from bat_fast.report.findings import Check, checks, share
+from bat_fast.report.findings import checks, share
 from bat_fast.report.run import Run
 from bat_fast.report.sections import card, details, means, shared, table
 from bat_fast.report.verdict import verdict
+from bat_fast.runs.finding import Finding
 from bat_fast.runs.metrics import metric
 from bat_fast.runs.results import settings_of
 
@@ -87,13 +88,13 @@ def fill(template: str, **values: Any) -> str:
     )
 
 
-def _checks(run: Run) -> list[Check]:
+def _checks(run: Run) -> list[Finding]:
     if run.examined is None:
         return []
     return checks(run.examined, run.metrics.get(metric("test", run.examined.attack)))
 
 
-def _island(runs: Sequence[Run], judged: dict[str, list[Check]]) -> list[dict[str, Any]]:
+def _island(runs: Sequence[Run], judged: dict[str, list[Finding]]) -> list[dict[str, Any]]:
     """The numbers of the page, for programs: ``results.json`` of each run, and what was measured for it."""
     found: list[dict[str, Any]] = []
     for run in runs:
@@ -106,7 +107,7 @@ def _island(runs: Sequence[Run], judged: dict[str, list[Check]]) -> list[dict[st
                 "eps": seen.eps,
                 "radii": [[radius, share(mask)] for radius, mask in seen.radii.items()],
                 "steps": [[count, share(mask)] for count, mask in seen.steps.items()],
-                "checks": {check.name: check.ok for check in judged[run.letter]},
+                "checks": {check.name: not check.raised for check in judged[run.letter]},
             }
         found.append({"letter": run.letter, "path": str(run.path), "results": run.results, "examined": more})
     return found

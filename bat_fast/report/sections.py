@@ -11,7 +11,7 @@ from torch import Tensor
 from bat_fast.report import pictures
 from bat_fast.report.compare import EPOCH, Group, cell, column, metric_names
 from bat_fast.report.figure import CYCLE
-from bat_fast.report.findings import Check, by_class, confusion, margins, most_confused, share
+from bat_fast.report.findings import by_class, confusion, margins, most_confused, share
 from bat_fast.report.gallery import triple
 from bat_fast.report.intervals import Mean, wilson
 from bat_fast.report.judged import judged
@@ -21,6 +21,7 @@ from bat_fast.report.run import Run
 from bat_fast.report.verdict import images_of
 from bat_fast.report.words import method_text, run_name
 from bat_fast.runs.examined import Examined
+from bat_fast.runs.finding import Finding
 from bat_fast.runs.metrics import metric, title
 from bat_fast.runs.plain import flat
 
@@ -34,7 +35,7 @@ _GALLERIES = {
 }
 
 
-def card(run: Run, number: int, checks: list[Check]) -> dict[str, Any]:
+def card(run: Run, number: int, checks: list[Finding]) -> dict[str, Any]:
     """The verdict on a run, and its name."""
     attack, n = run.config["attack"], images_of(run)
     numbers = []

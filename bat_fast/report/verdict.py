@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from bat_fast.report.compare import Group, cell, metric_names
-from bat_fast.report.findings import Check
 from bat_fast.report.run import Run
+from bat_fast.runs.finding import Finding
 from bat_fast.runs.metrics import attacks_on, metric, title
 
 _Z = 1.96
@@ -20,7 +20,7 @@ _SAME = (
 def verdict(
     runs: Sequence[Run],
     groups: Sequence[Group],
-    checks: dict[str, list[Check]],
+    checks: dict[str, list[Finding]],
     differ: dict[str, list[object]],
 ) -> list[str]:
     """Sentences, the most important one first.
@@ -42,7 +42,7 @@ def verdict(
     for run in runs:
         if run.results is None:
             lines.append(f"{run.letter} has not finished: {len(run.rows)} of {run.config['epochs']} epochs.")
-        failed = [check.name.lower() for check in checks[run.letter] if not check.ok]
+        failed = [check.name.lower() for check in checks[run.letter] if check.raised]
         if failed:
             which = ", ".join(failed)
             lines.append(f"Do not rely on the robust accuracy of {run.letter}. Failed checks: {which}.")

@@ -25,6 +25,11 @@ class Finding:
         return not self.value <= self.threshold
 
     @property
+    def measured(self) -> str:
+        """What it is, and what it may be."""
+        return f"{self.meaning} {self.value:.3g}, at most {self.threshold:.3g}"
+
+    @property
     def line(self) -> str:
         """All of it in one line."""
         return f"{self.name}: {self.meaning} {self.value:.3g}, more than {self.threshold:.3g}: {self.fix}"
