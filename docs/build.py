@@ -47,7 +47,7 @@ def _linked(page: Path, titles: dict[str, str]) -> str:
             return words
         return f"[{titles[name] if words.endswith('.md') else words}]({_on_site(name)}{anchor})"
 
-    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)", moved, page.read_text())
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)", moved, page.read_text())
 
 
 def reference() -> dict[str, str]:
@@ -138,6 +138,7 @@ def collect(folder: Path = PAGES) -> list[str]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     shutil.copy(ROOT / "docs" / "site.css", folder)
+    shutil.copytree(ROOT / "docs" / "images", folder / "images")
     return sorted(pages)
 
 

@@ -26,9 +26,17 @@ def test_the_navigation_has_every_page(pages):
 
 
 def test_links_lead_to_pages(pages):
+    shown = set()
     for name, text in pages.items():
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-            assert str(Path(name).parent / target) in pages, f"{name}: {target}"
+        for mark, target in re.findall(r"(!?)\[[^\]]*\]\((?!https?:|#)([^)#]+)", text):
+            if mark:
+                shown.add(target)
+            else:
+                assert str(Path(name).parent / target) in pages, f"{name}: {target}"
+    for target in shown:
+        assert target.startswith("images/"), target
+        assert (ROOT / "docs" / target).stat().st_size < 120_000, target
+    assert shown
 
 
 def test_the_reference_has_every_public_name(pages):

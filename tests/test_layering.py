@@ -47,8 +47,11 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
+    "captum",
     "datasets",
     "nvidia",
+    "pyarrow",
+    "submitit",
     "timm",
     "sklearn",
     "rich",

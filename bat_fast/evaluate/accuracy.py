@@ -43,38 +43,39 @@ def evaluate(
             else than pairs.
     """
     model = as_module(model)
-    clean: list[Tensor] = []
-    robust: list[Tensor] = []
+    found: list[Tensor] = []
     samples = 0
     with eval_mode(model), torch.no_grad():
         for batch in batches_of(model, loader):
             samples += len(batch.y)
-            clean.append(_correct(model, batch.x, batch.y))
-            if attack is not None:
-                x_adv = attack(batch.x, batch.y, index=batch.index, draw=0)
-                robust.append(_correct(model, x_adv, batch.y))
+            found.append(torch.stack([_counted(logits, batch.y) for logits in passes(model, batch, attack)]))
     if samples == 0:
         raise ValueError("loader: there is no sample to evaluate on")
     samples = sum(world.sizes(samples))
+    total = torch.stack(found).sum(0)
+    world.sum_([total])
     result: dict[str, float] = {"n_examples": samples}
-    for name, counts in (("clean_acc", clean), ("robust_acc", robust)):
-        if counts:
-            total = torch.stack(counts).sum(0)
-            world.sum_([total])
-            right, nan = total.tolist()
-            result[name] = right / samples
-            if nan:
-                what = "images" if name == "clean_acc" else "attacked images"
-                warnings.warn(
-                    f"the model gives NaN for {nan} of {samples} {what}, which count as wrong", stacklevel=2
-                )
-    report_labels(clean[0].device)  # reading the counts has waited for the last batch
+    kinds = (("clean_acc", "images"), ("robust_acc", "attacked images"))
+    for (name, what), (right, nan) in zip(kinds, total.tolist(), strict=False):
+        result[name] = right / samples
+        if nan:
+            warnings.warn(
+                f"the model gives NaN for {nan} of {samples} {what}, which count as wrong", stacklevel=2
+            )
+    report_labels(total.device)  # reading the counts has waited for the last batch
     return result
 
 
-def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """How many of ``x`` [N, C, H, W] are classified as ``y`` [N], and how many get NaN instead."""
-    logits = logits_of(model(x), len(x))
+def passes(model: nn.Module, batch: Batch, attack: Attack | None) -> Iterator[Tensor]:
+    """The logits [N, K] of the images of a batch and, with an attack, of what it makes of them."""
+    yield logits_of(model(batch.x), len(batch.y))
+    if attack is not None:
+        x_adv = attack(batch.x, batch.y, index=batch.index, draw=0)
+        yield logits_of(model(x_adv), len(batch.y))
+
+
+def _counted(logits: Tensor, y: Tensor) -> Tensor:
+    """How many images are classified as ``y`` [N], and how many get NaN instead."""
     return torch.stack([(~missed(logits, y)).sum(), logits.isnan().any(1).sum()])
 
 

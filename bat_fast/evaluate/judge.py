@@ -23,6 +23,7 @@ from bat_fast.evaluate.groups import Sample, first, joined, shared
 from bat_fast.evaluate.kept import State
 from bat_fast.evaluate.memorised import THRESHOLD, Memorised
 from bat_fast.evaluate.verdicts import Verdicts, notes_of
+from bat_fast.runs.table_file import check_table
 from bat_fast.world.ranks import ALONE, World
 
 _TOGETHER = 4096  # images whose survivors share batches of AutoAttack; more would only take memory
@@ -76,7 +77,8 @@ def evaluate_model(
         split: what the images are called in the names of metrics.
         classes: their names; None numbers them.
         per_class: also count by class, with confusion matrices.
-        per_sample: CSV file to write, with a row for each image, where AutoAttack judges at one radius.
+        per_sample: CSV file to write, or Parquet by its ending, with a row for each image, where AutoAttack
+            judges at one radius.
         checks: ``"cheap"`` or ``"full"`` look on the first 128 images for signs that the model hides its
             gradient (`bat_fast.evaluate.checks`); ``"none"`` does not.
         mem_scores: npz file of memorisation scores (`bat_fast.evaluate.memorised`): also count those above
@@ -108,6 +110,8 @@ def evaluate_model(
     for name, file in (("per_sample", per_sample), ("save_adversarial", save_adversarial)):
         if file is not None and not Path(file).parent.is_dir():
             raise ValueError(f"{name}: there is no folder {Path(file).parent}")
+    if per_sample is not None:
+        check_table(Path(per_sample))
     module = as_module(model)
     optional = {"loss": loss, "restarts": restarts, "mode": mode}
     radii, jobs = _jobs(attacks, module, eps, step_size, optional, norm=norm, seed=seed)

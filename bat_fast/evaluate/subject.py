@@ -183,11 +183,24 @@ def split_loader(
 
 def split_source(saved: dict[str, Any], split: str, root: str | Path | None = None) -> data.Source:
     """A split of the data that a model was trained with; arguments as of `split_loader`."""
-    settings = saved["data"]
+    source: data.Source = getattr(splits_of(saved["data"], saved["seed"], root), split)
+    return source
+
+
+def splits_of(settings: Mapping[str, Any], seed: int, root: str | Path | None = None) -> data.Splits:
+    """The data that a run has stored as its own.
+
+    Args:
+        settings: of ``data``; those of an older run may lack some.
+        seed: of the run.
+        root: the folder of the data; None takes that of the training.
+
+    Raises:
+        ValueError: nobody can read them again. OSError: files are missing or cannot be read.
+    """
     known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
     known |= {} if root is None else {"root": root}
-    source: data.Source = getattr(data.load(settings["name"], seed=saved["seed"], **known), split)
-    return source
+    return data.load(settings["name"], seed=seed, **known)
 
 
 def loader_of(saved: dict[str, Any], source: data.Source, batch_size: int, device: str) -> data.Loader:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat_fast._atomic import atomic_text, atomic_write
+from bat_fast._atomic import atomic_write
 from bat_fast.attacks.autoattack import CLEAN
 from bat_fast.evaluate.answers import NO_ANSWER
 from bat_fast.evaluate.columns import column
 from bat_fast.runs.calibration import reliability
+from bat_fast.runs.confusion import confusion
 from bat_fast.runs.metrics import metric
 from bat_fast.runs.proportion import wilson
 from bat_fast.runs.sealed_tensors import sealed_tensors
+from bat_fast.runs.table_file import write_table
 
 COLUMNS = ("position", "index", "label", "clean", "robust", "broken_by")
 WORST = "worst"
@@ -143,28 +143,22 @@ class Verdicts:
             metric(self.split, name): (label[right].bincount(minlength=kinds) / count.clamp(min=1)).tolist()
             for name, right in self.right(radius).items()
         }
-        confusion = {}
-        for name, answers in given.items():
-            known = answers != NO_ANSWER
-            places = label[known] * kinds + answers[known]
-            confusion[metric(self.split, name)] = (
-                places.bincount(minlength=kinds * kinds).view(kinds, kinds).tolist()
-            )
+        counts = {
+            metric(self.split, name): confusion(answers, label, kinds).tolist()
+            for name, answers in given.items()
+        }
         return {
             "per_class": {"classes": names, "n_examples": count.tolist(), **shares},
-            "confusion": confusion,
+            "confusion": counts,
         }
 
     def write(self, file: Path, radius: float, name: str) -> None:
-        """The CSV file with a row for each image: ``COLUMNS``."""
+        """The CSV or Parquet file with a row for each image: ``COLUMNS``."""
         clean = (self[column("answer")] == self["label"]).int().tolist()
-        numbers = (self[each].tolist() for each in ("position", "index", "label"))
-        rows = zip(*numbers, clean, self.broken_by(radius, name), strict=True)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((*row, int(not by), by) for *row, by in rows)
-        atomic_text(file, text.getvalue())
+        numbers = [self[each].tolist() for each in ("position", "index", "label")]
+        broken = self.broken_by(radius, name)
+        values = (*numbers, clean, [int(not by) for by in broken], broken)
+        write_table(file, dict(zip(COLUMNS, values, strict=True)))
 
     def write_images(self, file: Path, radius: float, name: str, described: dict[str, str]) -> None:
         """The safetensors file with the images under attack ``name``: ``adv`` [n, C, H, W], and ``index``,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from bat_fast.runs.confusion import confusion
 from bat_fast.runs.examined import Examined, right
 from bat_fast.runs.finding import Finding
 
@@ -24,7 +24,7 @@ class ClassRow(NamedTuple):
 
 def by_class(found: Examined) -> list[ClassRow]:
     """The classes that have images, the least robust first."""
-    counts = confusion(found.attacked, found.labels)
+    counts = seen_as(found.attacked, found.labels)
     clean, robust = right(found.clean, found.labels), right(found.attacked, found.labels)
     rows = []
     for number in found.labels.unique().tolist():
@@ -38,20 +38,14 @@ def by_class(found: Examined) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (row.robust, row.clean))
 
 
-def confusion(logits: Tensor, labels: Tensor) -> Tensor:
-    """[K, K] counts: true class by predicted class.
-
-    Args:
-        logits: [N, K].
-        labels: [N] int64.
-    """
-    classes = logits.shape[1]
-    return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)
+def seen_as(logits: Tensor, labels: Tensor) -> Tensor:
+    """[K, K] counts: true class by that of the largest of ``logits`` [N, K]."""
+    return confusion(logits.argmax(1), labels, logits.shape[1])
 
 
 def most_confused(found: Examined, count: int) -> list[tuple[str, str, int, int]]:
     """Pairs of classes most often confused under attack: true, predicted, how often, how often clean."""
-    attacked, clean = (confusion(each, found.labels) for each in (found.attacked, found.clean))
+    attacked, clean = (seen_as(each, found.labels) for each in (found.attacked, found.clean))
     wrong = attacked - attacked.diag().diag()
     pairs = wrong.flatten().argsort(descending=True, stable=True)[:count].tolist()
     places = [divmod(pair, wrong.shape[1]) for pair in pairs]

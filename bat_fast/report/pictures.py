@@ -67,7 +67,7 @@ def own_metrics(runs: Sequence[Run]) -> str | None:
     columns = min(4, len(mine))
     lines = -(-len(mine) // columns)
     with figure(2.8 * columns + 0.8, 2.4 * lines, page=True) as made:
-        grid = made.subplots(lines, columns, squeeze=False).flat
+        grid = made.subplots(lines, columns, squeeze=False).flatten().tolist()
         for name, axes in zip(mine, grid, strict=False):
             for number, run in enumerate(runs):
                 if points := run.series(name):
@@ -79,7 +79,7 @@ def own_metrics(runs: Sequence[Run]) -> str | None:
             tidy(axes)
             if len(runs) > 1:
                 axes.legend(frameon=False, fontsize=8)
-        for axes in list(grid)[len(mine) :]:
+        for axes in grid[len(mine) :]:
             axes.set_visible(False)
         return svg_of(made, "metrics")
 
@@ -100,12 +100,13 @@ def confidence(found: Examined, letter: str) -> str:
         left.axvline(0, color="#8a8f98", linewidth=0.9, linestyle=":")
         left.set_xlabel("margin: p(true) - p(likeliest other)")
         left.set_ylabel("images")
+        left.set_xticks([-1, -0.5, 0, 0.5, 1])
         right.plot([0, 1], [0, 1], color="#8a8f98", linewidth=0.9, linestyle=":")
         right.set_xlabel("confidence")
         right.set_ylabel("accuracy")
         for axes in (left, right):
             tidy(axes)
-        left.legend(frameon=False, loc="upper center")
+        left.legend(frameon=False, loc="upper left")
         right.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return svg_of(made, f"confidence-{letter}")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bat_fast.report import pictures
 from bat_fast.report.compare import EPOCH, Group, cell, column, metric_names
 from bat_fast.report.figure import CYCLE
-from bat_fast.report.findings import by_class, confusion, margins, most_confused, share
+from bat_fast.report.findings import by_class, margins, most_confused, seen_as, share
 from bat_fast.report.gallery import triple
 from bat_fast.report.intervals import Mean, wilson
 from bat_fast.report.judged import judged
@@ -187,7 +187,7 @@ def _examined(found: Examined, letter: str) -> dict[str, Any]:
 
 
 def _matrix(found: Examined, name: str, logits: Tensor) -> dict[str, Any]:
-    counts = confusion(logits, found.labels)
+    counts = seen_as(logits, found.labels)
     names = _names(found)
     total = counts.sum(1).clamp(min=1)
     return {

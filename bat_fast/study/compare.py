@@ -8,7 +8,9 @@ import yaml
 
 from bat_fast import data
 from bat_fast._seal import check_text
+from bat_fast.evaluate.subject import splits_of
 from bat_fast.runs.folder import RunFolder
+from bat_fast.runs.table_file import has_parquet, write_table
 from bat_fast.study.curvature import read_curvature
 from bat_fast.study.proxies import HARDER, proxies
 from bat_fast.study.rank import Correlation, spearman
@@ -19,7 +21,8 @@ from bat_fast.train.feed import as_chosen
 
 
 def read_per_sample(run: Path) -> dict[str, Array]:
-    """What the record of a run says about each training sample; also written to ``per_sample.npz``.
+    """What the record of a run says about each training sample; also written to ``per_sample.npz``, and to
+    ``per_sample.parquet`` where pyarrow is installed.
 
     Returns:
         ``index`` [n], ``labels`` [n], the values of `bat_fast.study.proxies.proxies` [n] and, where it was
@@ -33,6 +36,11 @@ def read_per_sample(run: Path) -> dict[str, Array]:
     if (bends := read_curvature(run)) is not None:
         found["curvature"] = bends
     write_arrays(run / "per_sample.npz", found)
+    file = run / "per_sample.parquet"
+    if has_parquet():
+        write_table(file, found)
+    else:
+        file.unlink(missing_ok=True)  # of an earlier record, perhaps
     return found
 
 
@@ -50,8 +58,7 @@ def train_split(run: Path) -> data.Splits:
     settings, choose = said["data"], said["eval"].get("choose", "val")  # an older run says nothing
     if settings["name"] == data.GIVEN:
         raise ValueError(f"{run} was trained on data from Python, which a study cannot read again")
-    known = {key: settings[key] for key in ("root", "options", "label_noise") if key in settings}
-    return as_chosen(data.load(settings["name"], seed=said["seed"], **known), choose)
+    return as_chosen(splits_of(settings, said["seed"]), choose)
 
 
 def scores_for(run: Path, path: Path) -> Scores:

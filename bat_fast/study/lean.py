@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast import data
-from bat_fast._logits import eval_mode, logits_of, missed
+from bat_fast._logits import eval_mode, missed
 from bat_fast.attacks import Attack
 from bat_fast.config import TrainConfig, settled
 from bat_fast.device import pick_device, set_backends
+from bat_fast.evaluate.accuracy import passes
 from bat_fast.train import build
 from bat_fast.train.feed import Feed
 from bat_fast.train.meter import EpochMeter
@@ -66,14 +67,13 @@ def correctness(model: nn.Module, source: data.Source, attack: Attack | None, ba
     """One pass over the images of ``source``, clean and attacked; the model is in eval mode."""
     device = str(next(model.parameters()).device)
     loader = data.create_loader(source, batch_size, shuffle=False, seed=0, device=device)
-    clean, robust = [], []
     with eval_mode(model), torch.no_grad():
-        for batch in loader:
-            clean.append(~missed(logits_of(model(batch.x), len(batch.y)), batch.y))
-            if attack is not None:
-                x_adv = attack(batch.x, batch.y, index=batch.index, draw=0)
-                robust.append(~missed(logits_of(model(x_adv), len(batch.y)), batch.y))
-    return Correct(torch.cat(clean).cpu(), torch.cat(robust).cpu() if robust else None)
+        found = [
+            torch.stack([~missed(logits, batch.y) for logits in passes(model, batch, attack)])
+            for batch in loader
+        ]
+    bits = torch.cat(found, 1).cpu()
+    return Correct(bits[0], None if attack is None else bits[1])
 
 
 def answers(

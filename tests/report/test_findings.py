@@ -2,7 +2,7 @@ import pytest
 import torch
 from models import examined
 
-from bat_fast.report.findings import by_class, checks, confusion, margins, most_confused
+from bat_fast.report.findings import by_class, checks, margins, most_confused, seen_as
 from bat_fast.runs.calibration import reliability
 from bat_fast.runs.examined import right
 from bat_fast.runs.finding import Finding
@@ -10,7 +10,7 @@ from bat_fast.runs.finding import Finding
 
 def test_confusion_counts_every_image():
     logits = torch.eye(3)[[0, 1, 1, 2]]
-    counts = confusion(logits, torch.tensor([0, 0, 1, 2]))
+    counts = seen_as(logits, torch.tensor([0, 0, 1, 2]))
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 

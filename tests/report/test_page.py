@@ -14,6 +14,7 @@ from folders import write_run
 from models import examined
 
 from bat_fast.report import page as page_module
+from bat_fast.report import pictures
 from bat_fast.report.compare import differing, group_runs
 from bat_fast.report.judged import with_evaluations
 from bat_fast.report.page import render, write_page
@@ -192,6 +193,14 @@ def test_a_run_of_before_a_setting_is_read(tmp_path):
     del config["eval"]["choose"]
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     assert read_run(path, "A").measured == "validation"
+
+
+def test_a_panel_without_a_metric_is_not_seen(run, monkeypatch):
+    monkeypatch.setattr(pictures, "svg_of", lambda made, _: sum(axes.get_visible() for axes in made.axes))
+    rows = [row | {f"train/own_{number}": 0.5 for number in range(6)} for row in run.rows]
+    own = {name for row in rows for name in row if name.startswith("train/")} - {*pictures._OF_EVERY_METHOD}
+    assert 4 < len(own) < 8  # two lines of four panels
+    assert pictures.own_metrics([run._replace(rows=rows)]) == len(own)
 
 
 def test_damaged_folders_are_named(tmp_path):

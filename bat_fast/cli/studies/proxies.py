@@ -14,7 +14,8 @@ def run(words: list[str]) -> None:
     parser = Parser(
         "study proxies",
         "Forgetting, first epoch learnt, area under the margin, cumulative loss, confidence and BAT's q of "
-        "each training sample of a run that was trained with --record_samples, written to per_sample.npz.",
+        "each training sample of a run that was trained with --record_samples, and its curvature after "
+        "bat-fast study dynamics: written to per_sample.npz, and per_sample.parquet with pyarrow.",
     )
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder")

@@ -93,7 +93,7 @@ def _parser() -> Parser:
     add("--n", type=int, help="the first n images alone")
     add("--mode", choices=("exact", "replay", "quick"), help="of aa (default: exact)")
     add("--per_class", action="store_true", help="accuracy of each class, and confusion in the JSON")
-    add("--per_sample", metavar="FILE.csv", help="of aa: write a verdict for each image")
+    add("--per_sample", metavar="FILE.csv", help="of aa: write a verdict for each image; or FILE.parquet")
     add(
         "--checks", choices=("none", "cheap", "full"), default="cheap",
         help="look for signs that the model hides its gradient (default: cheap)",
