@@ -31,7 +31,7 @@ def tool(name: str) -> str:
 class CMakeBuild(build_ext):
     def run(self) -> None:
         package = ROOT if self.editable_mode else Path(self.build_lib).resolve()
-        cuda = os.environ.get("BAT_FAST_CUDA", "auto")
+        cuda = os.environ.get("BAT_FAST_CUDA") or "auto"
         build = ROOT / "build" / ("cmake-cpu" if cuda == "0" else "cmake")  # so that neither undoes the other
         configure = [
             tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",

@@ -39,6 +39,12 @@ def test_a_torch_without_the_headers_is_named(tmp_path):
     assert "those of third_party/torch are taken" in message
 
 
+def test_a_word_that_is_none_of_the_switch_is_named(tmp_path):
+    run = configure(tmp_path / "build", dict(os.environ), "-DBAT_FAST_CUDA=off")
+    assert run.returncode != 0
+    assert "BAT_FAST_CUDA must be auto, 0 or 1, got 'off'" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "heeded"),
     [

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OLDEST, NEWEST = "2.10.*", "newest"
-RUNNER = ("pytest", "pytest-benchmark", "hypothesis", "timm")
+RUNNER = ("pytest", "pytest-benchmark", "hypothesis", "timm", "scikit-learn")
 
 
 def run(*command: object, cwd: Path = ROOT) -> None:
