@@ -20,7 +20,6 @@ from bat_fast import _native
 LIBRARY = Path(bat_fast.__file__).parent / "lib" / "libbat_fast.so"
 MOST_REGISTERS = 64  # 1024 threads on a multiprocessor
 EXCEPTIONS = {
-    "l2_step_kernel<1": 72,  # for what is not aligned
     "holistic_kernel": 104,  # one block in all
     # Rows in registers: two, or three.
     "soft_target_kernel<true": 96,

@@ -55,7 +55,7 @@ __device__ L2Sums<float> total(const Team& team, const L2Sums<float>& sums) {
 // thread put it. The clean image is read again, from the cache: held too, it would leave no room for a second block,
 // whose reads go on while this one writes.
 template <int Size, typename T, typename G>
-__global__ void __launch_bounds__(kSampleThreads, Size > 1 ? 2 : 1)
+__global__ void __launch_bounds__(kSampleThreads, 2)
     l2_step_kernel(T* adv, const G* grad, const T* clean, int pixels, StepLimits<float> s) {
   extern __shared__ __align__(32) float gradient[];
   const BlockTeam<kSampleThreads> team;
@@ -63,14 +63,20 @@ __global__ void __launch_bounds__(kSampleThreads, Size > 1 ? 2 : 1)
   adv += start;
   grad += start;
   clean += start;
-  float d[kHeld];
+  constexpr bool held = Size > 1;  // what is not aligned is read again
+  float d[held ? kHeld : 1];
   const auto each = [&](auto visit) {  // visit(k, p): d[k] is of pixel p, and so on for `Size` of them
+    if constexpr (held) {
 #pragma unroll
-    for (int k = 0; k < kHeld; k += Size) {
-      const int p = k * kSampleThreads + static_cast<int>(threadIdx.x) * Size;
-      if (p < pixels) visit(k, p);
+      for (int k = 0; k < kHeld; k += Size) {
+        const int p = k * kSampleThreads + static_cast<int>(threadIdx.x) * Size;
+        if (p < pixels) visit(k, p);
+      }
+    } else {
+      for (int p = threadIdx.x; p < pixels; p += kSampleThreads) visit(0, p);
     }
   };
+  const auto difference = [&](int k, int p) { return held ? d[k] : load(adv[p]) - load(clean[p]); };
   L2Sums<float> sums = {0.0f, 0.0f, 0.0f, 1.0f};
   each([&](int k, int p) {
     const auto a = *reinterpret_cast<const Vector<T, Size>*>(adv + p);
@@ -78,9 +84,10 @@ __global__ void __launch_bounds__(kSampleThreads, Size > 1 ? 2 : 1)
     const auto v = *reinterpret_cast<const Vector<G, Size>*>(grad + p);
 #pragma unroll
     for (int j = 0; j < Size; ++j) {
-      d[k + j] = load(a.at[j]) - load(x.at[j]);
+      const float moved = load(a.at[j]) - load(x.at[j]);
+      if (held) d[k + j] = moved;
       gradient[p + j] = load(v.at[j]);
-      add(sums, d[k + j], load(v.at[j]));
+      add(sums, moved, load(v.at[j]));
     }
   });
   sums = total(team, sums);
@@ -92,13 +99,14 @@ __global__ void __launch_bounds__(kSampleThreads, Size > 1 ? 2 : 1)
     }
     most = team.reduce(most, Max{});
     if (most > 0.0f) {
-      // The power of two below it, so that no digit is lost and no division is needed.
-      const float unit = maximum(bits_as<float>(bits_as<uint32_t>(most) & 0x7f800000u), 0x1p-126f);
-      share = 1.0f / unit;
-      sums = {0.0f, 0.0f, 0.0f, unit};
+      // In units of about the largest, a power of two: no digit is lost, and no division is needed. Infinity gives NaN.
+      const uint32_t exponent = bits_as<uint32_t>(most) & 0x7f800000u, least = 0x00800000u, highest = 0x7e800000u;
+      const uint32_t unit = exponent < least ? least : exponent < highest ? exponent : highest;
+      share = most == INFINITY ? 0.0f : bits_as<float>(0x7f000000u - unit);
+      sums = {0.0f, 0.0f, 0.0f, bits_as<float>(unit)};
       each([&](int k, int p) {
 #pragma unroll
-        for (int j = 0; j < Size; ++j) add(sums, d[k + j], gradient[p + j] * share);
+        for (int j = 0; j < Size; ++j) add(sums, difference(k + j, p + j), gradient[p + j] * share);
       });
       sums = total(team, sums);
     }
@@ -109,7 +117,7 @@ __global__ void __launch_bounds__(kSampleThreads, Size > 1 ? 2 : 1)
     Vector<T, Size> a;
 #pragma unroll
     for (int j = 0; j < Size; ++j) {
-      a.at[j] = store<T>(l2_moved(d[k + j], gradient[p + j] * share, load(x.at[j]), f, s));
+      a.at[j] = store<T>(l2_moved(difference(k + j, p + j), gradient[p + j] * share, load(x.at[j]), f, s));
     }
     *reinterpret_cast<Vector<T, Size>*>(adv + p) = a;
   });
