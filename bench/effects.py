@@ -42,6 +42,11 @@ TRAIN_MODE = LAST | {"attack.bn_mode": "train"}
 CHOICES = (
     Choice("TRADES: clean images counted twice", "digits-trades", LAST | {"method.third_pass": "true"}),
     Choice("FGSM-RS: pass of the attack counted", "digits-fgsm-rs", LAST | {"attack.bn_updates": "true"}),
+    Choice(
+        "FGSM-RS: rate peaks at half, momentum 0.9, 0.8, 0.9",
+        "digits-fgsm-rs",
+        LAST | {"optim.peak": 0.5, "optim.momentum_low": 0.8},
+    ),
     Choice("TRADES: start not cut to [0, 1]", "digits-trades", LAST | {"attack.clip_start": "false"}),
     Choice(
         "PGD-AT without validation: best epoch on test, not the last",
@@ -50,11 +55,6 @@ CHOICES = (
         {"eval.choose": "last"},
     ),
     Choice("PGD-AT: best epoch on validation, not the last", "digits-pgd-at", {"eval.choose": "val"}),
-    Choice(
-        "FGSM-RS: rate peaks at half, momentum 0.9, 0.8, 0.9",
-        "digits-fgsm-rs",
-        LAST | {"optim.peak": 0.5, "optim.momentum_low": 0.8},
-    ),
     Choice("PGD-AT: start not cut to [0, 1]", "digits-pgd-at", LAST | {"attack.clip_start": "false"}),
     Choice("N-FGSM: pass of the attack counted", "digits-n-fgsm", LAST | {"attack.bn_updates": "true"}),
     Choice(
