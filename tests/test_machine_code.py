@@ -79,6 +79,11 @@ pytestmark = [
 ]
 
 
+KNOWN = str(_native.build_info().get("cuda", "")).startswith(
+    "13.0"
+)  # the compiler that the exact counts are of
+
+
 def dumped(*words: object, folder: Path | None = None) -> str:
     run = subprocess.run([str(w) for w in (TOOL, *words)], capture_output=True, text=True, cwd=folder)
     assert run.returncode == 0, run.stderr
@@ -112,7 +117,7 @@ def test_no_kernel_takes_more_registers_than_it_should():
     assert len(usage) > 150
     over = {n: u["REG"] for n, u in usage.items() if u["REG"] > limit(EXCEPTIONS, n, MOST_REGISTERS)}
     assert not over
-    for kernel, allowed in EXCEPTIONS.items():  # no exception is larger than it has to be
+    for kernel, allowed in EXCEPTIONS.items() if KNOWN else ():  # no exception is larger than it has to be
         assert max(u["REG"] for n, u in usage.items() if n.startswith(kernel)) > allowed - 8
 
 
@@ -167,5 +172,7 @@ def test_rows_are_read_once(folder, source):
             if name.startswith(kernel):
                 seen.add(kernel)
                 pieces = 8 if "float" in name.partition("(Logits")[0] and "bfloat" not in name else 4
-                assert [count(access, body) for access in ("LDG", "STG")] == [pieces * n for n in rows], name
+                found = [count(access, body) for access in ("LDG", "STG")]
+                wanted = [pieces * n for n in rows]
+                assert found == wanted if KNOWN else all(map(int.__ge__, found, wanted)), name
     assert seen == set(ROWS[source])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bat_fast._checks import check_range, choice
 from bat_fast._logits import logits_of, succeeded
-from bat_fast.attacks.done import Done, Progress
+from bat_fast.attacks.done import Done, Progress, of_batch
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
 from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss, LossFunction
@@ -136,7 +136,8 @@ class Attack(ABC):
             index: [N] int64 data set ids that key the random starts; None numbers the batch from 0.
             objective: what to climb; None climbs ``loss`` at ``y`` (or ``targets``).
             draw: which random start of these samples (an epoch, a restart); None counts the calls.
-            done: where an attack of several runs keeps what it has found, and what it begins with.
+            done: where an attack of several runs keeps what it has found of this batch, and begins with
+                what is there of it; it is for this model and attack alone.
 
         Returns:
             A new, detached [N, C, H, W] tensor like ``x`` inside [lo, hi], and inside the ball where the
@@ -167,8 +168,9 @@ class Attack(ABC):
             self._range_seen = self._range_seen or len(clean) > 0
             adv = self.start(clean, index, draw)
             if len(clean):
+                progress = Progress(of_batch(done, draw, clean, label, goal, index))
                 climbed = objective or AttackLoss(self.loss)
-                self.run(adv, Problem(clean, label, goal, climbed, index, draw, Progress(done)))
+                self.run(adv, Problem(clean, label, goal, climbed, index, draw, progress))
             if not self.clip_start:
                 adv.clamp_(self.lo, self.hi)  # without a step it is still the start
         return adv.to(x.dtype)

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from bat_fast._checks import check_labels, choice
 from bat_fast._logits import missed
-from bat_fast._seal import digest
 from bat_fast.attacks.apgd import APGD
 from bat_fast.attacks.attack import Attack
-from bat_fast.attacks.done import Done
+from bat_fast.attacks.done import Done, of_batch
 from bat_fast.attacks.fab import FAB
 from bat_fast.attacks.pixels import check_batch
 from bat_fast.attacks.problem import Problem
@@ -180,6 +179,7 @@ class AutoAttack(Attack):
             adv = x.detach().clamp(self.lo, self.hi)
             broken_by = [""] * len(adv)
             numbers = torch.arange(len(adv), device=adv.device)
+            done = of_batch(done, draw, x, y, index)
             room = room or Room(self.batch_size, FIXED if self.mode == "replay" else "")
             for some, logits in room.over(len(adv), lambda some: exact_logits(self.model, adv[some])):
                 check_labels("y", y[some], logits)
@@ -192,7 +192,7 @@ class AutoAttack(Attack):
                     if known is None or not known["rows"].equal(left[seen:][: len(known["rows"])].cpu()):
                         rows = left[seen : seen + room.size]
                         given = rows if index is None else index[rows]
-                        inner = done and done.within(f"{name}/{seen} {_key(rows)}")
+                        inner = done and done.within(f"{name}/{seen} in part")
                         how: dict[str, Any] = {"draw": draw, "done": inner}
                         found = room.tried(partial(part, adv[rows], y[rows], None, given, **how))
                         if found is None:
@@ -219,11 +219,6 @@ class AutoAttack(Attack):
             problem.clean, problem.y, problem.index, draw=problem.draw, done=problem.progress.done
         )
         adv.copy_(verdicts.adv)
-
-
-def _key(rows: Tensor) -> str:
-    """What some images are known by, as a random model leaves others the second time."""
-    return digest(rows.cpu().numpy())[:16]
 
 
 def _note(broken_by: list[str], rows: Tensor, name: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from bat_fast._seal import digest
 
 _EVERY = 10.0  # seconds: a file takes up to a tenth of one
 
@@ -26,6 +29,14 @@ class Done(Protocol):
         """Delete all."""
 
 
+def of_batch(done: Done | None, draw: int, *batch: Tensor | None) -> Done | None:
+    """The part of ``done`` that is of these tensors and this draw alone: no other batch finds it."""
+    if not done:
+        return None
+    plain = (b"" if t is None else t.detach().cpu().contiguous().view(torch.uint8).numpy() for t in batch)
+    return done.within(digest(str(draw).encode(), *(digest(part).encode() for part in plain))[:16])
+
+
 class Progress:
     """How far an attack is with one batch: kept every few seconds, to go on with after a kill.
 
@@ -40,8 +51,10 @@ class Progress:
         """What was kept by that name, on the CPU."""
         return None if self.done is None else self.done.get(name)
 
-    def keep(self, name: str, **state: Tensor) -> None:
-        """Keep ``state`` in the place of what was kept by that name, where it is time to."""
+    def keep(self, name: str, number: int, **state: Tensor | None) -> None:
+        """Keep that ``number`` is next, and ``state``, in the place of what that name had, where it is
+        time to."""
         if self.done is not None and time.monotonic() - self._kept_at >= _EVERY:
-            self.done.put(name, state)
+            known = {key: tensor for key, tensor in state.items() if tensor is not None}
+            self.done.put(name, known | {"number": torch.tensor(number)})
             self._kept_at = time.monotonic()

@@ -187,12 +187,13 @@ class PGD(Attack):
         named = problem.targets
         if self.targeted and problem.targets is None:
             problem = replace(problem, targets=self._aims(problem))
-        first, best, known = 1, problem.clean.new_empty(0), problem.progress.found("starts")
+        first, known = 1, problem.progress.found("starts")
         if known is None:
             self.broke_at = self._climb(adv, problem, named)
             if self.restarts == 1:
                 return
             best = self._score(adv, problem, named)
+            problem.progress.keep("starts", first, adv=adv, best=best, broke_at=self.broke_at)
         else:
             first, best, at = int(known["number"]), known["best"].to(adv.device), known.get("broke_at")
             self.broke_at = None if at is None else at.to(adv.device)
@@ -205,11 +206,9 @@ class PGD(Attack):
             score = self._score(other, problem, named)
             better = score > best
             adv[better], best[better] = other[better], score[better]
-            here = {"adv": adv, "best": best}
             if self.broke_at is not None and broke_at is not None:
                 self.broke_at[better] = broke_at[better]
-                here["broke_at"] = self.broke_at
-            problem.progress.keep("starts", number=torch.tensor(number + 1), **here)
+            problem.progress.keep("starts", number + 1, adv=adv, best=best, broke_at=self.broke_at)
 
     def _climb(self, adv: Tensor, problem: Problem, named: Tensor | None) -> Tensor | None:
         """One run; with ``any_step`` also when each image broke, [N]."""

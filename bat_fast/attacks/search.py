@@ -91,7 +91,7 @@ class Search(Attack):
             if not len(rows):
                 return
             here = {"rows": rows, "adv": adv[_others(rows, len(adv))], "chance": draws.state}
-            problem.progress.keep("runs", number=torch.tensor(number + 1), **here)
+            problem.progress.keep("runs", number + 1, **here)
 
     def _resumed(self, adv: Tensor, problem: Problem, draws: Draws, rows: Tensor) -> tuple[int, Tensor]:
         """The number of the next run and which ``rows`` are left for it, after what was kept."""

@@ -87,7 +87,7 @@ class Square(Search):
         shared, begun = 2 if self.norm == "linf" else 5, 0
         known = problem.progress.found(f"square {number}")
         if known is not None and known["rows"].equal(rows.cpu()):
-            begun, left, draws.state = int(known["queries"]), known["left"].to(left), known["chance"]
+            begun, left, draws.state = int(known["number"]), known["left"].to(left), known["chance"]
             adv = known["adv"].to(adv)
         for first, last, side in self._blocks(clean):
             if first < begun:
@@ -105,7 +105,7 @@ class Square(Search):
             self.iterate(loop, adv=some, clean=clean[left], y=y[left], numbers=numbers)
             adv[left] = some
             here = {"rows": rows, "left": left, "adv": adv, "chance": draws.state}
-            problem.progress.keep(f"square {number}", queries=torch.tensor(last), **here)
+            problem.progress.keep(f"square {number}", last, **here)
         return adv
 
     def _begin(self, clean: Tensor, draws: Draws, rows: Tensor, use: str) -> Tensor:

@@ -106,6 +106,8 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
         )
     if attack.late_start is None and (attack.late_eps is not None or attack.late_steps is not None):
         yield "attack.late_start", "attack.late_eps and late_steps need attack.late_start, where they begin"
+    if attack.late_start is not None and attack.late_eps is None and attack.late_steps is None:
+        yield "attack.late_start", "attack.late_start needs attack.late_eps or late_steps, which begin there"
     if optim.micro_batches > config.batch_size:
         yield (
             "optim.micro_batches",

@@ -94,6 +94,9 @@ def small_losses(terms: Terms, target: Tensor, below: float) -> Tensor:
         TypeError: the method does not say which logits it fits.
     """
     if terms.logits is None:
-        raise TypeError("optim.awp_below: the method does not say which logits it fits")
+        raise TypeError(
+            "optim.awp_below: the method does not say which logits it fits; return Terms(logits=...), or do "
+            "without"
+        )
     losses = F.cross_entropy(terms.logits, target, reduction="none")
     return (losses * (losses.detach() < below)).mean()

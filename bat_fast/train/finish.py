@@ -43,7 +43,9 @@ def finish(
         rows: those of all epochs.
         device: where it ran.
     """
-    state, finished = State(folder.tested), False
+    # Other processes may have made up another name for the folder, or have no such disk.
+    kept = feed.world.broadcast(folder.tested.absolute())
+    state, finished = State(kept if kept.parent.is_dir() else None), False
     try:
         results = _finish(config, folder, parts, feed, best, rows, device, state)
         finished = True

@@ -62,10 +62,10 @@ void l2_step_cuda(T* adv, const G* grad, const T* clean, int64_t samples, int64_
     constexpr int size = 16 / (sizeof(T) > sizeof(G) ? sizeof(T) : sizeof(G));  // 16 bytes of the wider array
     const bool wide = pixels % size == 0 && aligned<size>(adv) && aligned<size>(grad) && aligned<size>(clean);
     const auto kernel = wide ? l2_step_kernel<size, T, G> : l2_step_kernel<1, T, G>;
-    const auto bytes = static_cast<int>(pixels * sizeof(float));
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);  // beside what is static
-    kernel<<<static_cast<unsigned>(samples), kSampleThreads, bytes, stream>>>(adv, grad, clean,
-                                                                              static_cast<int>(pixels), s);
+    // The most of all calls, whichever thread makes them; beside what is static it is over the usual limit.
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kOnChip * sizeof(float));
+    kernel<<<static_cast<unsigned>(samples), kSampleThreads, pixels * sizeof(float), stream>>>(
+        adv, grad, clean, static_cast<int>(pixels), s);
     return;
   }
   constexpr int64_t kMostSamples = 65535;  // of one launch: the limit of gridDim.y

@@ -72,6 +72,7 @@ def test_nothing_is_minus_one_or_nan(name):
         ("attack.step_size", 0, "leave it out for a quarter of the radius"),
         ("eval.step_size", 2, "write 2/255"),
         ("attack.first_steps", 2, r"attack\.first_steps needs attack\.warmup"),
+        ("attack.late_start", 0.5, r"attack\.late_start needs attack\.late_eps or late_steps"),
         ("attack.late_eps", "10/255", r"late_eps and late_steps need attack\.late_start"),
         ("optim.awp_below", 0, "> 0, got 0"),
         ("model.num_classes", 1, "at least 2, got 1"),

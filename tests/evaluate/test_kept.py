@@ -246,6 +246,18 @@ def test_what_was_found_of_other_images_is_found_again(tmp_path):
     assert 0 < sum(found.robust) < len(x)
 
 
+@pytest.mark.parametrize("attack", [PGD, APGD])
+def test_what_is_kept_within_an_attack_is_of_its_batch(attack, tmp_path, monkeypatch):
+    monkeypatch.setattr(done, "_EVERY", 0.0)
+    (x, y), kept = images(), Kept(tmp_path)
+    x, other = x.clamp(0.1, 0.9), 1 - x
+    attack = attack(Linear(), 0.001, steps=3, restarts=2)  # so small a ball that images are left
+    for pixels in (x, other, x[:3], x):
+        how = {"draw": 0, "done": kept}
+        assert torch.equal(attack(pixels, y[: len(pixels)], **how), attack(pixels, y[: len(pixels)], draw=0))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3, "one for each batch"
+
+
 def test_what_is_damaged_is_found_again(tmp_path):
     kept = Kept(tmp_path).within("some")
     kept.put("a", {"one": torch.arange(5)})
