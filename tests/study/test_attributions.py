@@ -126,7 +126,7 @@ def test_runs_are_compared(monkeypatch, tmp_path, capsys):
         assert error in capsys.readouterr().err
 
 
-def test_a_model_that_answers_all_images_alike_has_a_dash(monkeypatch, tmp_path, capsys):
+def test_a_model_that_answers_all_images_alike_has_a_dash(monkeypatch, capsys):
     def read(run, images, _):
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
         if run.name == "flat":
