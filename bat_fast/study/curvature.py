@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from bat_fast import data
 from bat_fast._logits import eval_mode, logits_of
 from bat_fast.ops import random_start
-from bat_fast.study.record import FOLDER, is_due, open_record
+from bat_fast.study.record import FOLDER, at_end_of_epoch, is_due, open_record
 from bat_fast.study.sealed_arrays import Array, read_arrays, write_arrays
 from bat_fast.train import Observer
 
@@ -96,6 +96,11 @@ class CurvatureRecord(Observer):
         self._trainer = trainer
         if trainer.world.first:
             self._folder = open_record(trainer, "curvature")
+            if at_end_of_epoch(trainer) and not self._file(trainer.epoch).exists():
+                self.epoch({"epoch": trainer.epoch})  # killed between the checkpoint and the record
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"curvature-{number:04}.npz"
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Measure the model and write it."""
@@ -107,9 +112,7 @@ class CurvatureRecord(Observer):
         loader = data.create_loader(trainer.splits.train, size, shuffle=False, seed=0, device=device)
         with eval_mode(model):
             found = [curvature(model, *batch, draws=self.draws, seed=trainer.config.seed) for batch in loader]
-        write_arrays(
-            self._folder / f"curvature-{number:04}.npz", {"curvature": torch.cat(found).cpu().numpy()}
-        )
+        write_arrays(self._file(number), {"curvature": torch.cat(found).cpu().numpy()})
 
 
 def read_curvature(run: Path) -> Array | None:
