@@ -147,7 +147,8 @@ def compare(
         whole = Attributed(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
         for kind in KINDS:
             found[kind].append(gini(getattr(whole, kind)).numpy())
-        found["left"].append((whole.left.abs().mean() / whole.change.abs().mean()).numpy())
+        change = whole.change.abs().mean().clamp_min(1e-30)  # 0 of a model that answers all images alike
+        found["left"].append((whole.left.abs().mean() / change).numpy())
         kinds = torch.stack([whole.gradient[:_SHOWN], whole.integrated[:_SHOWN]])
         found["shown"].append(kinds.abs().sum(2).numpy())
         if tell is not None:
@@ -162,7 +163,8 @@ def compare(
 
 def sparsity(found: dict[str, Array], number: int, kind: str) -> tuple[Mean, Mean]:
     """The mean Gini index of model ``number`` and how much more it is than that of the first, image by image,
-    with 95 % t-intervals over the images; those without attributions are left out.
+    with 95 % t-intervals over the images; those without attributions are left out; NaN of 0
+    images where none is left.
 
     Args:
         found: of `compare`.
@@ -174,7 +176,21 @@ def sparsity(found: dict[str, Array], number: int, kind: str) -> tuple[Mean, Mea
 
 
 def _mean(values: Array) -> Mean:
-    return mean_of(values[~np.isnan(values)].tolist())
+    there = values[~np.isnan(values)].tolist()
+    return mean_of(there) if there else Mean(float("nan"), None, 0)
+
+
+def in_words(mean: Mean, *, signed: bool = False, between: str = "±") -> str:
+    """A mean of `sparsity` and the half width of its interval; a dash where no image has attributions.
+
+    Args:
+        mean: what is written.
+        signed: with a plus, as a difference.
+        between: what stands between the two numbers.
+    """
+    if not mean.n:
+        return "–"
+    return f"{mean.value:{'+' if signed else ''}.3f} {between} {mean.half_width or 0:.3f}"
 
 
 def write_attributions(study: Path, found: dict[str, Array]) -> Path:

@@ -6,11 +6,14 @@ With ``H`` the Hessian of the cross-entropy with respect to the pixels, and vect
 
 with ``h`` = 1e-3 and 10 draws as there, a mean over the epochs that were looked at. There ``L`` takes
 normalised images, here pixels in [0, 1], and what is averaged over the draws is the square, so that the mean
-is that of ``H``. The images are clean and the model is in eval mode.
+is that of ``H``. The images are clean and the model is in eval mode. Gradients that are ``h`` apart differ
+by less than TF32 or 16 bits can tell, so both are taken in float32, whatever training does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +25,7 @@ from torch.nn import functional as F
 from bat_fast import data
 from bat_fast._logits import eval_mode, logits_of
 from bat_fast.ops import random_start
-from bat_fast.study.record import FOLDER, is_due, open_record
+from bat_fast.study.record import FOLDER, at_end_of_epoch, is_due, open_record
 from bat_fast.study.sealed_arrays import Array, read_arrays, write_arrays
 from bat_fast.train import Observer
 
@@ -46,13 +49,27 @@ def curvature(
         draws: how many vectors of signs.
         seed: of the signs.
     """
-    here, total = _gradient(model, x, y), torch.zeros(len(x), device=x.device)
-    middle = torch.full_like(x, 0.5)
-    for draw in range(draws):
-        uniform = random_start(middle, eps=0.5, norm="linf", seed=seed, index=index, draw=draw)
-        there = _gradient(model, x + torch.where(uniform > 0.5, _H, -_H), y)
-        total += (there - here).flatten(1).square().sum(1) / draws
+    middle, total = torch.full_like(x, 0.5), torch.zeros(len(x), device=x.device)
+    with _float32(x.device.type):
+        here = _gradient(model, x, y)
+        for draw in range(draws):
+            uniform = random_start(middle, eps=0.5, norm="linf", seed=seed, index=index, draw=draw)
+            there = _gradient(model, x + torch.where(uniform > 0.5, _H, -_H), y)
+            total += (there - here).flatten(1).square().sum(1) / draws
     return total.sqrt() / _H
+
+
+@contextmanager
+def _float32(device_type: str) -> Iterator[None]:
+    """Without TF32 and autocast; afterwards they are as before."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -79,6 +96,11 @@ class CurvatureRecord(Observer):
         self._trainer = trainer
         if trainer.world.first:
             self._folder = open_record(trainer, "curvature")
+            if at_end_of_epoch(trainer) and not self._file(trainer.epoch).exists():
+                self.epoch({"epoch": trainer.epoch})  # killed between the checkpoint and the record
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"curvature-{number:04}.npz"
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Measure the model and write it."""
@@ -90,9 +112,7 @@ class CurvatureRecord(Observer):
         loader = data.create_loader(trainer.splits.train, size, shuffle=False, seed=0, device=device)
         with eval_mode(model):
             found = [curvature(model, *batch, draws=self.draws, seed=trainer.config.seed) for batch in loader]
-        write_arrays(
-            self._folder / f"curvature-{number:04}.npz", {"curvature": torch.cat(found).cpu().numpy()}
-        )
+        write_arrays(self._file(number), {"curvature": torch.cat(found).cpu().numpy()})
 
 
 def read_curvature(run: Path) -> Array | None:

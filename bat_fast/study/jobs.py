@@ -78,6 +78,13 @@ def work(
     return trained
 
 
+def devices_in_turn(config: TrainConfig, gpus: int) -> list[str]:
+    """Where one process after the other trains: on each of ``gpus``, or where ``config`` says."""
+    if config.device in ("auto", "cuda") and gpus:
+        return [f"cuda:{number}" for number in range(gpus)]
+    return [config.device]
+
+
 def work_together(
     folder: StudyFolder, config: TrainConfig, jobs: Sequence[int], workers: int, tell: Tell | None = None
 ) -> None:
@@ -86,9 +93,7 @@ def work_together(
     Raises:
         RuntimeError: a process failed; what the others have done is kept.
     """
-    devices = [config.device]
-    if config.device in ("auto", "cuda") and torch.cuda.is_available():
-        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    devices = devices_in_turn(config, torch.cuda.device_count())
     if workers == 1:
         work(folder, config, jobs, devices[0], tell)
         return

@@ -122,6 +122,11 @@ class JudgedRecord(Observer):
         test = trainer.splits.test
         arrays = {"index": test.index.numpy(), "labels": test.labels.numpy()}
         write_arrays(self._folder / "test-ids.npz", arrays)
+        if at_end_of_epoch(trainer) and not self._file(trainer.epoch).exists():
+            self.epoch({"epoch": trainer.epoch})  # killed between the checkpoint and the record
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"judged-{number:04}.npz"
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Judge the model and write it."""
@@ -139,7 +144,7 @@ class JudgedRecord(Observer):
             for split, source in splits
             for kind, bits in correctness(model, source, attack, config.eval.batch_size)._asdict().items()
         }
-        write_arrays(self._folder / f"judged-{number:04}.npz", found)
+        write_arrays(self._file(number), found)
 
 
 def read_record(run: Path) -> tuple[Array, Array, dict[str, Array]]:
@@ -188,6 +193,11 @@ def is_due(trainer: Trainer, number: int, every: int) -> bool:
     """Whether this process looks at the model of epoch ``number``: in ``every`` such epoch, and the last."""
     last = number == trainer.config.epochs or trainer.stopped
     return trainer.world.first and (number % every == 0 or last)
+
+
+def at_end_of_epoch(trainer: Trainer) -> bool:
+    """Whether the model, before this process trains it, is as its last whole epoch left it."""
+    return trainer.epoch > 0 and not trainer.interrupted
 
 
 def open_record(trainer: Trainer, kind: str) -> Path:

@@ -14,7 +14,7 @@ from bat_fast.report.gallery import beside, png, reduced
 from bat_fast.report.words import run_name
 from bat_fast.study import pictures
 from bat_fast.study.ablation import Effect
-from bat_fast.study.attributions import KINDS, sparsity
+from bat_fast.study.attributions import KINDS, in_words, sparsity
 from bat_fast.study.compare import correlations
 from bat_fast.study.estimate import worst_error
 from bat_fast.study.groups import Groups
@@ -119,8 +119,9 @@ def attributed(found: dict[str, Array], names: Sequence[str]) -> dict[str, Any]:
         row: list[Any] = [run_name(Path(str(run)))]
         for kind in KINDS:
             own, more = sparsity(found, number, kind)
-            row.append({"value": own.value, "text": f"{own.value:.3f} ± {own.half_width or 0:.3f}"})
-            row.append({"value": more.value, "text": f"{more.value:+.3f} ± {more.half_width or 0:.3f}"})
+            for mean, signed in ((own, False), (more, True)):
+                text = in_words(mean, signed=signed)
+                row.append({"value": mean.value, "text": text} if mean.n else text)
         rows.append([*row[:2], "–", row[3], "–"] if number == 0 else row)
     table = {
         "title": f"Gini index of attributions on {found[KINDS[0]].shape[1]} test images",

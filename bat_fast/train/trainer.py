@@ -158,6 +158,11 @@ class Trainer:
         """The model that is validated and saved: the average of the weights where there is one."""
         return self.parts.evaluated
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it goes on in the middle of an epoch, as a checkpoint between two steps left it."""
+        return self._place is not None
+
     def _train_epoch(self, epoch: int, progress: Progress, interruption: Interruption) -> dict[str, float]:
         """One pass over the training split; ``epoch`` counts from 0."""
         config, world, good = self.config, self.world, self.record.good

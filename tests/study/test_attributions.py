@@ -11,6 +11,7 @@ from torch import nn
 from bat_fast.cli import main
 from bat_fast.study import attributions
 from bat_fast.study.attributions import attribute, gini, read_attributions, sparsity, write_attributions
+from bat_fast.study.sections import attributed
 
 
 class Saliency:
@@ -123,6 +124,24 @@ def test_runs_are_compared(monkeypatch, tmp_path, capsys):
     ):
         assert main(bad) == 2
         assert error in capsys.readouterr().err
+
+
+def test_a_model_that_answers_all_images_alike_has_a_dash(monkeypatch, capsys):
+    def read(run, images, _):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+        if run.name == "flat":
+            nn.init.zeros_(model[1].weight)
+        return SimpleNamespace(model=model, test=(torch.ones(images, 1, 4, 4), torch.arange(images) % 2))
+
+    monkeypatch.setattr(attributions, "captum", lambda: STAND_IN)
+    monkeypatch.setattr(attributions, "read_subject", read)
+    assert main(["study", "attributions", "all", "flat", "--images", "3", "--device", "cpu"]) == 0
+    text = capsys.readouterr().out
+    assert next(line for line in text.splitlines() if line.startswith("flat")).split() == ["flat", *"––––"]
+    assert "nan" not in text
+    found = attributions.compare([Path("all"), Path("flat")], 3, device="cpu")
+    assert sparsity(found, 1, "gradient")[0].n == 0
+    assert attributed(found, ["a", "b"])["tables"][0]["rows"][1][1:] == ["–"] * 4
 
 
 def test_without_captum_the_command_is_said(monkeypatch, capsys):

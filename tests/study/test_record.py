@@ -97,6 +97,27 @@ def test_a_kill_between_checkpoint_and_record_loses_one_epoch(asked, tmp_path):
     assert np.isnan(read_record(tmp_path)[2]["margin"]).all(1).tolist() == [False, True, False]
 
 
+def test_a_kill_between_checkpoint_and_observer_loses_no_measurement(recorded, tmp_path):
+    out = shutil.copytree(recorded[0], tmp_path / "copy")
+    files = [out / "samples" / f"{kind}-0003.npz" for kind in ("judged", "curvature")]
+    wanted = [read_arrays(file) for file in files]
+    observers = [JudgedRecord(2), CurvatureRecord(2, draws=1)]
+    trainer = Trainer(recorded[1].config, out, progress=False, resume=True)
+    for place in ({}, None):  # in the middle of epoch 4, whose model is not that of the third; at its end
+        trainer._place = place
+        for observer, file in zip(observers, files, strict=True):
+            file.unlink()
+            observer.begin(trainer)
+            assert file.exists() == (place is None)
+            file.touch()
+    trainer.folder.lock.end()
+    for file, arrays in zip(files, wanted, strict=True):
+        found = read_arrays(file)
+        assert found.keys() == arrays.keys()
+        for name, values in arrays.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-4)
+
+
 def test_a_record_that_begins_late_is_refused(asked, tmp_path):
     with pytest.raises(ValueError, match="record_samples: 2 epochs of this run are not recorded"):
         SampleRecord().begin(asked._replace(epoch=2))

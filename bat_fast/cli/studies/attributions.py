@@ -27,7 +27,7 @@ def run(words: list[str]) -> None:
     if options.images < 2 or options.steps < 2:
         raise ValueError("--images and --steps must be at least 2")
     from bat_fast.report.progress import counting
-    from bat_fast.study.attributions import KINDS, compare, sparsity, write_attributions
+    from bat_fast.study.attributions import KINDS, compare, in_words, sparsity, write_attributions
     from bat_fast.study.folder import StudyFolder
 
     if options.study is not None:
@@ -45,8 +45,8 @@ def run(words: list[str]) -> None:
         cells = ""
         for kind in KINDS:
             own, more = sparsity(found, number, kind)
-            cells += f"{own.value:.3f} +- {own.half_width or 0:.3f}    "
-            cells += f"{more.value:+.3f} +- {more.half_width or 0:.3f}  " if number else " " * 17
+            cells += f"{in_words(own, between='+-'):<18}"
+            cells += f"{in_words(more, signed=True, between='+-') if number else '':<17}"
         print(f"{name:<{width}}{cells}".rstrip())
     worst = float(found["left"].max())
     print(

@@ -75,6 +75,10 @@ def run(words: list[str]) -> None:
         given["attack"] = None
     plan = Plan(**(vars(there or usual) | given))
     theirs = None if options.mem_scores is None else _published(config, options.mem_scores)
+    if options.cluster is not None:
+        from bat_fast.study.cluster import check
+
+        check(options.cluster, given_to_cluster["cluster"])
     if not options.status:
         folder.open(plan, config)
         print(f"study       {out}", flush=True)

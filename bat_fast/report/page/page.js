@@ -23,6 +23,7 @@ for (const table of document.querySelectorAll("table.sort")) {
 // A slider shows one level of several; without scripts, and on paper, all are there.
 for (const group of document.querySelectorAll(".levels")) {
   const levels = [...group.children], slider = document.createElement("input");
+  if (!levels.length) continue;
   Object.assign(slider, { type: "range", min: 0, max: levels.length - 1, value: levels.length - 1 });
   slider.setAttribute("aria-label", group.dataset.label);
   const show = () => {
