@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bat_fast import PGD
-from bat_fast._seal import digest
 from bat_fast.attacks import AutoAttack
+from bat_fast.evaluate.kept import weights_key
 from bat_fast.measure.timing import machine
 
 BATCH = 250
@@ -68,11 +68,6 @@ def official(model: nn.Module, x: Tensor, y: Tensor, eps: float, seed: int) -> l
     return (predicted == y).tolist()
 
 
-def digest_of(model: nn.Module) -> str:
-    """What the weights are known by."""
-    return digest(*(tensor.numpy(force=True) for tensor in model.state_dict().values()))
-
-
 def known(file: Path | None, setting: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What an earlier call with the same ``setting`` has found."""
     if file is None or not file.exists():
@@ -94,7 +89,7 @@ def main() -> None:
     model = trained(x[:TRAINED_ON], y[:TRAINED_ON], options.eps).to(options.device)
     shown = slice(TRAINED_ON, TRAINED_ON + options.images)
     x, y = x[shown].to(options.device), y[shown].to(options.device)
-    setting = {"machine": machine(), "model": digest_of(model), "eps": options.eps, "images": len(x)}
+    setting = {"machine": machine(), "model": weights_key(model), "eps": options.eps, "images": len(x)}
     rows = known(options.json, setting)
     print(f"{machine()}\n{len(x)} images of MNIST, linf eps {options.eps}", flush=True)
     seeds = options.official_seeds

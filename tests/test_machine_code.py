@@ -8,6 +8,7 @@ gets worse fails.
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,27 +153,28 @@ def count(access: str, body: str) -> int:
     return len(re.findall(rf"\b{access}\.E(?:\.\w+)*\.128\b", body))
 
 
-@pytest.mark.parametrize("source", WIDE)
-def test_kernels_move_sixteen_bytes_at_once(folder, source):
+def held(folder: Path, source: str, table: dict[str, dict[str, tuple]]) -> Iterator[tuple[str, str, tuple]]:
+    """Name and machine code of each kernel that ``table`` is about, and what it says; none may be missing."""
     seen = set()
     for name, body in bodies(folder, source).items():
-        for kernel, accesses in WIDE[source].items():
+        for kernel, wanted in table[source].items():
             if name.startswith(kernel):
                 seen.add(kernel)
-                assert all(count(access, body) for access in accesses), name
-    assert seen == set(WIDE[source])
+                yield name, body, wanted
+    assert seen == set(table[source])
+
+
+@pytest.mark.parametrize("source", WIDE)
+def test_kernels_move_sixteen_bytes_at_once(folder, source):
+    for name, body, accesses in held(folder, source, WIDE):
+        assert all(count(access, body) for access in accesses), name
 
 
 @pytest.mark.parametrize("source", ROWS)
 def test_rows_are_read_once(folder, source):
     """32 values of each row in a thread are 8 accesses in float32 and 4 in 16 bits."""
-    seen = set()
-    for name, body in bodies(folder, source).items():
-        for kernel, rows in ROWS[source].items():
-            if name.startswith(kernel):
-                seen.add(kernel)
-                pieces = 8 if "float" in name.partition("(Logits")[0] and "bfloat" not in name else 4
-                found = [count(access, body) for access in ("LDG", "STG")]
-                wanted = [pieces * n for n in rows]
-                assert found == wanted if KNOWN else all(map(int.__ge__, found, wanted)), name
-    assert seen == set(ROWS[source])
+    for name, body, rows in held(folder, source, ROWS):
+        pieces = 8 if "float" in name.partition("(Logits")[0] and "bfloat" not in name else 4
+        found = [count(access, body) for access in ("LDG", "STG")]
+        wanted = [pieces * n for n in rows]
+        assert found == wanted if KNOWN else all(map(int.__ge__, found, wanted)), name

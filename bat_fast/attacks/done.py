@@ -33,8 +33,14 @@ def of_batch(done: Done | None, draw: int, *batch: Tensor | None) -> Done | None
     """The part of ``done`` that is of these tensors and this draw alone: no other batch finds it."""
     if not done:
         return None
-    plain = (b"" if t is None else t.detach().cpu().contiguous().view(torch.uint8).numpy() for t in batch)
-    return done.within(digest(str(draw).encode(), *(digest(part).encode() for part in plain))[:16])
+    keys = ("" if tensor is None else tensor_key(tensor) for tensor in batch)
+    return done.within(digest(" ".join((str(draw), *keys)).encode())[:16])
+
+
+def tensor_key(tensor: Tensor) -> str:
+    """A hash of a tensor."""
+    plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return digest(f"{tensor.dtype} {list(tensor.shape)}".encode(), plain)
 
 
 class Progress:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from bat_fast import __version__
 from bat_fast._atomic import atomic_text, atomic_write
 from bat_fast._lock import Lock
 from bat_fast._seal import KEY, digest, is_whole, sealed
+from bat_fast.attacks.done import tensor_key
 from bat_fast.runs.sealed_tensors import check_tensors, sealed_tensors
 
 _ABOUT = "evaluation.json"
@@ -161,12 +161,3 @@ def weights_key(model: nn.Module) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         parts.append(f"{name} {tensor_key(tensor)}".encode())
     return digest(*parts)
-
-
-def tensor_key(tensor: Tensor) -> str:
-    """A hash of a tensor."""
-    return digest(f"{tensor.dtype} {list(tensor.shape)}".encode(), _bytes(tensor))
-
-
-def _bytes(tensor: Tensor) -> Any:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

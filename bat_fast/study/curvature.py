@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,9 +25,8 @@ from torch.nn import functional as F
 from bat_fast import data
 from bat_fast._logits import eval_mode, logits_of
 from bat_fast.ops import random_start
-from bat_fast.study.record import FOLDER, at_end_of_epoch, is_due, open_record
-from bat_fast.study.sealed_arrays import Array, read_arrays, write_arrays
-from bat_fast.train import Observer
+from bat_fast.study.record import FOLDER, EpochRecord
+from bat_fast.study.sealed_arrays import Array, read_arrays
 
 if TYPE_CHECKING:
     from bat_fast.train import Trainer
@@ -80,7 +79,7 @@ def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return found
 
 
-class CurvatureRecord(Observer):
+class CurvatureRecord(EpochRecord):
     """Keeps the curvature at each training sample at the end of epochs, as ``samples/curvature-0007.npz``.
 
     Args:
@@ -88,31 +87,20 @@ class CurvatureRecord(Observer):
         draws: vectors of signs; each costs a forward and a backward pass over the training images.
     """
 
+    kind = "curvature"
+
     def __init__(self, every: int = 1, draws: int = DRAWS) -> None:
-        self.every, self.draws = every, draws
+        super().__init__(every)
+        self.draws = draws
 
-    def begin(self, trainer: Trainer) -> None:
-        """Make room for it."""
-        self._trainer = trainer
-        if trainer.world.first:
-            self._folder = open_record(trainer, "curvature")
-            if at_end_of_epoch(trainer) and not self._file(trainer.epoch).exists():
-                self.epoch({"epoch": trainer.epoch})  # killed between the checkpoint and the record
-
-    def _file(self, number: int) -> Path:
-        return self._folder / f"curvature-{number:04}.npz"
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Measure the model and write it."""
-        trainer, number = self._trainer, row["epoch"]
-        if not is_due(trainer, number, self.every):
-            return
+    def measure(self, trainer: Trainer) -> dict[str, Array]:
+        """The curvature at each training sample."""
         model, size = trainer.evaluated, trainer.config.eval.batch_size
         device = str(next(model.parameters()).device)
         loader = data.create_loader(trainer.splits.train, size, shuffle=False, seed=0, device=device)
         with eval_mode(model):
             found = [curvature(model, *batch, draws=self.draws, seed=trainer.config.seed) for batch in loader]
-        write_arrays(self._file(number), {"curvature": torch.cat(found).cpu().numpy()})
+        return {"curvature": torch.cat(found).cpu().numpy()}
 
 
 def read_curvature(run: Path) -> Array | None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ class SampleRecord(Observer):
         ids = trainer.folder.path / FOLDER / "ids.npz"
         if number and not ids.exists():
             raise ValueError(f"record_samples: {number} epochs of this run are not recorded; leave it out")
-        self._folder = open_record(trainer, "epoch")
+        self._folder = _open(trainer, "epoch")
         write_arrays(ids, {"index": self._ids.numpy(), "labels": trainer.splits.train.labels.numpy()})
         if number and not self._file(number).exists():  # killed between the checkpoint and the record
             self._write(number)
@@ -101,50 +102,72 @@ class SampleRecord(Observer):
         self._table.fill_(torch.nan)
 
 
-class JudgedRecord(Observer):
-    """Judges the model on the whole training and test split at the end of epochs, clean and attacked.
-
-    Nothing is chosen by it: it is what a study looks at.
+class EpochRecord(Observer):
+    """Keeps what is found of the model at the end of epochs, as ``samples/KIND-0007.npz``.
 
     Args:
         every: epochs between two of them; the last epoch always counts, early as it may be.
     """
 
+    kind: str
+
     def __init__(self, every: int = 1) -> None:
         self.every = every
+
+    @abstractmethod
+    def measure(self, trainer: Trainer) -> dict[str, Array]:
+        """What there is to keep."""
 
     def begin(self, trainer: Trainer) -> None:
         """Make room for it."""
         self._trainer = trainer
         if not trainer.world.first:
             return
-        self._folder = open_record(trainer, "judged")
-        test = trainer.splits.test
-        arrays = {"index": test.index.numpy(), "labels": test.labels.numpy()}
-        write_arrays(self._folder / "test-ids.npz", arrays)
-        if at_end_of_epoch(trainer) and not self._file(trainer.epoch).exists():
+        self._folder = _open(trainer, self.kind)
+        whole = trainer.epoch > 0 and not trainer.interrupted  # the model is as an epoch has left it
+        if whole and not self._file(trainer.epoch).exists():
             self.epoch({"epoch": trainer.epoch})  # killed between the checkpoint and the record
 
-    def _file(self, number: int) -> Path:
-        return self._folder / f"judged-{number:04}.npz"
-
     def epoch(self, row: dict[str, Any]) -> None:
-        """Judge the model and write it."""
+        """Measure the model and write it."""
         trainer, number = self._trainer, row["epoch"]
+        last = number == trainer.config.epochs or trainer.stopped
+        if trainer.world.first and (number % self.every == 0 or last):
+            write_arrays(self._file(number), self.measure(trainer))
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{self.kind}-{number:04}.npz"
+
+
+class JudgedRecord(EpochRecord):
+    """Judges the model on the whole training and test split at the end of epochs, clean and attacked.
+
+    Nothing is chosen by it: it is what a study looks at.
+    """
+
+    kind = "judged"
+
+    def begin(self, trainer: Trainer) -> None:
+        """Make room for it, and write which images are tested."""
+        super().begin(trainer)
+        if trainer.world.first:
+            test = trainer.splits.test
+            arrays = {"index": test.index.numpy(), "labels": test.labels.numpy()}
+            write_arrays(self._folder / "test-ids.npz", arrays)
+
+    def measure(self, trainer: Trainer) -> dict[str, Array]:
+        """What is right, in packed bits."""
         config, model = trainer.config, trainer.evaluated
-        if not is_due(trainer, number, self.every):
-            return
         attack = eval_attack(config, model, validation_attack(config.eval))
         splits: tuple[tuple[str, data.Source], ...] = (
             ("train", trainer.splits.train),
             ("test", trainer.splits.test),
         )
-        found = {
+        return {
             f"{split}_{kind}": np.packbits(bits.numpy())
             for split, source in splits
             for kind, bits in correctness(model, source, attack, config.eval.batch_size)._asdict().items()
         }
-        write_arrays(self._file(number), found)
 
 
 def read_record(run: Path) -> tuple[Array, Array, dict[str, Array]]:
@@ -189,18 +212,7 @@ def read_judged(run: Path) -> dict[int, dict[str, Array]]:
     }
 
 
-def is_due(trainer: Trainer, number: int, every: int) -> bool:
-    """Whether this process looks at the model of epoch ``number``: in ``every`` such epoch, and the last."""
-    last = number == trainer.config.epochs or trainer.stopped
-    return trainer.world.first and (number % every == 0 or last)
-
-
-def at_end_of_epoch(trainer: Trainer) -> bool:
-    """Whether the model, before this process trains it, is as its last whole epoch left it."""
-    return trainer.epoch > 0 and not trainer.interrupted
-
-
-def open_record(trainer: Trainer, kind: str) -> Path:
+def _open(trainer: Trainer, kind: str) -> Path:
     """The folder of the record, without what later epochs of an abandoned try have left of ``kind``."""
     folder: Path = trainer.folder.path / FOLDER
     folder.mkdir(exist_ok=True)
