@@ -8,6 +8,9 @@ own. Of one step each: the kernels (on a CPU the operators) that take most of it
 long the device is busy and idle. Copies that only change the layout of images are counted: there should be
 none between convolutions. The first lines say what was captured: a model that runs as it is, in autograd,
 would be no measure of this engine.
+
+At last, on a GPU, what the host launches for an attack of the engine ``graph`` after the weights have moved:
+one graph, the random start and the copies of the batch. It ends with an error if that is not so.
 """
 
 from __future__ import annotations
@@ -22,16 +25,18 @@ from by_hand import STEPS
 from fast_step import FastStep
 from options import parser, write
 from shapes import SHAPES
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bat_fast import PGD
 from bat_fast.attacks import untouched
 from bat_fast.attacks.engine.freeze import freezer_of
-from bat_fast.measure.launch_gaps import idle_share, kernels
+from bat_fast.measure.launch_gaps import idle_share, kernels, launches
 from bat_fast.measure.timing import machine
 
 _CALLS = 3
 EPS = 8 / 255
+MOST_BESIDE = 12  # launches beside the graph: random start, images and labels in, images out
 _LAYOUT = ("nchwToNhwc", "nhwcToNchw", "nchw2nhwc", "nhwc2nchw")  # of cuDNN
 
 
@@ -117,6 +122,23 @@ def main() -> None:
             share = entry["us"] / row["busy_us"]
             print(f"  {entry['us']:9.1f} us {share:6.1%} {entry['calls']:7.1f} x  {entry['name'][:110]}")
         write(options.json, found)
+    if options.device == "cuda":
+        graph = PGD(twin, eps=EPS, step_size=EPS / 4, steps=STEPS, precision=precision, engine="graph")
+        found["launches of a graph"] = counts = after_an_update(graph, lambda: learner(x, y), x, y)
+        print(f"\nan attack as a graph, after an update: {counts}")
+        write(options.json, found)
+        if counts["graph"] != 1 or counts["other"] > MOST_BESIDE:
+            raise SystemExit(f"an attack is not one graph and at most {MOST_BESIDE} launches: {counts}")
+
+
+def after_an_update(attack: PGD, update: Callable[[], object], x: Tensor, y: Tensor) -> dict[str, int]:
+    """What the host launches for an ``attack`` on ``x`` [N, C, H, W] with ``y`` [N] after an ``update``."""
+    for _ in range(2):  # the first call captures
+        attack(x, y, draw=0)
+        update()
+    found = launches(lambda: attack(x, y, draw=0), "cuda") or {}
+    graphs = sum(count for name, count in found.items() if "GraphLaunch" in name)
+    return {"graph": graphs, "other": sum(found.values()) - graphs}
 
 
 if __name__ == "__main__":

@@ -10,21 +10,23 @@ import torch
 from torch import Tensor, nn
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
+    """What a model is made of, at any depth."""
+
     modules: list[nn.Module]
     parameters: list[nn.Parameter]
     buffers: list[Tensor]
 
     @classmethod
-    def of(cls, model: nn.Module) -> _Parts:
-        """The parts of ``model`` at any depth."""
+    def of(cls, model: nn.Module) -> Parts:
+        """The parts of ``model``."""
         modules = list(model.modules())
         parameters = [p for module in modules for p in module._parameters.values() if p is not None]
         buffers = [b for module in modules for b in module._buffers.values() if b is not None]
         return cls(modules, parameters, buffers)
 
 
-_HELD: dict[int, _Parts] = {}  # by the id of a model, which lives at least as long as the guard around it
+_HELD: dict[int, Parts] = {}  # by the id of a model, which lives at least as long as the guard around it
 
 
 @contextmanager
@@ -37,10 +39,11 @@ def untouched(model: nn.Module, bn_mode: str, *, keep: bool = True) -> Iterator[
     the body raises; with ``keep=False`` buffers stay as the passes inside have left them.
 
     Guards of one model may lie in each other, in any modes. The outermost one walks over the modules, and the
-    others know them from there: so add or replace no modules inside.
+    others know them from there, and so do engines (`parts_of`): so add or replace no modules, parameters or
+    buffers inside.
     """
     outer = _HELD.get(id(model))
-    parts = outer or _Parts.of(model)
+    parts = outer or Parts.of(model)
     modes = [(module, module.training) for module in parts.modules]
     learning = [parameter for parameter in parts.parameters if parameter.requires_grad]
     if learning and learning[0].is_inference():
@@ -65,6 +68,11 @@ def untouched(model: nn.Module, bn_mode: str, *, keep: bool = True) -> Iterator[
             for module, training in modes:
                 if module.training != training:
                     module.training = training
+
+
+def parts_of(model: nn.Module) -> Parts:
+    """The parts of ``model``, which the outermost `untouched` around the caller has found already."""
+    return _HELD.get(id(model)) or Parts.of(model)
 
 
 def kept_buffers(model: nn.Module) -> AbstractContextManager[None]:

@@ -16,6 +16,7 @@ from bat_fast.cli.run_options import run_options, run_parser
 from bat_fast.cli.sources import METHOD_NAME, Said, from_file, from_words, stored_file
 from bat_fast.config import TrainConfig, recipes
 from bat_fast.config.data import GIVEN
+from bat_fast.config.idle import idle
 from bat_fast.config.limits import problems
 from bat_fast.runs.folder import RunFolder
 from bat_fast.runs.plain import flat, plain
@@ -140,7 +141,7 @@ def _build(files: Sequence[Sequence[Said]], words: list[str], also: Iterable[str
         origins[".".join([one.setting, *one.below])] = origins[one.setting] = one.origin
     _check_method(values["method"], origins)
     config = TrainConfig(**_nested(values))
-    for name, message in problems(config):
+    for name, message in (*problems(config), *idle(config, origins)):
         raise ValueError(f"{origins.get(name, '')}{message}")
     return config
 

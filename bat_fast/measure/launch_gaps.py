@@ -1,13 +1,15 @@
-"""Launch gaps: how long a GPU waits for its next kernel."""
+"""Launch gaps: how long a GPU waits for its next kernel, and what the host starts on it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+_STARTS = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cuGraphLaunch", "cudaMemcpy", "cudaMemset")
 _CALLS = 3  # one after the other: the host may prepare the next call while the device is busy
 
 
@@ -24,6 +26,21 @@ def launch_gaps(run: Callable[[], object], device: str) -> float | None:
             run()
         torch.cuda.synchronize(device)
     return idle_share(kernels(profiler.events() or ()))
+
+
+def launches(run: Callable[[], object], device: str) -> Counter[str] | None:
+    """What the host starts on the GPU in one call of ``run``, by the name of what it calls; None on a CPU.
+
+    A graph is one launch, whatever it holds.
+    """
+    if not device.startswith("cuda"):
+        return None
+    torch.cuda.synchronize(device)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        run()
+        torch.cuda.synchronize(device)
+    names = (event.name for event in profiler.events() or () if event.device_type.name == "CPU")
+    return Counter(name for name in names if name.startswith(_STARTS))
 
 
 def kernels(events: Iterable[Any]) -> list[tuple[float, float]]:

@@ -78,6 +78,7 @@ def both(model, x, bn_mode="eval", dtype=None):
     with torch.no_grad(), untouched(model, bn_mode):
         for network in (Plain(model, dtype), freezer_of(model).program(model, x, dtype)):
             torch.manual_seed(3)
+            network.refresh()
             logits = network.forward(x)
             results.append((logits, network.backward(torch.ones_like(logits).cumsum(1))))
     return results

@@ -17,7 +17,7 @@ from bat_fast.models.preact_resnet import BasicBlock
 aten = torch.ops.aten
 # They launch nothing.
 VIEWS = {"device", "detach", "view", "expand", "t", "as_strided", "empty", "new_empty"} | {
-    "empty_like", "empty_strided", "slice"
+    "empty_like", "empty_strided", "slice", "promote_types"
 }  # fmt: skip
 
 
@@ -158,6 +158,19 @@ class HostReads(TorchDispatchMode):
             raise AssertionError(f"{name} reads on the host")
         self.calls += 1
         return result
+
+
+@pytest.mark.parametrize(("name", "most"), [("preactresnet18", 167), ("timm:resnet18", 203)])
+def test_the_weights_are_taken_over_without_a_read_on_the_host(name, most):
+    """So that it is captured with the steps, and costs the host no launch at all."""
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model, x = models.create(name, num_classes=10), torch.rand(4, 3, 32, 32)
+        with torch.no_grad(), untouched(model, "eval"):
+            program = Program(trace(model, x), model, x, torch.bfloat16)
+            with HostReads(), Launches() as launches:
+                program.refresh()
+    assert 60 < len(launches.names) <= most, len(launches.names)
 
 
 class EnoughError(Exception):

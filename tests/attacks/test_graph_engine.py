@@ -4,6 +4,7 @@ import ast
 import copy
 import inspect
 import warnings
+import weakref
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bat_fast import PGD, AttackLoss, models
@@ -21,6 +23,7 @@ from bat_fast.attacks.engine.trace import trace
 from bat_fast.attacks.pgd import Climb
 from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.step import Step
+from bat_fast.measure.launch_gaps import launches
 
 
 def loop_on_fake_gpu(make, bn_mode="eval", dtype=None, targeted=False, loss="ce", **options):
@@ -73,11 +76,12 @@ def test_a_read_on_the_host_is_found():
 
 
 class Addresses(TorchDispatchMode):
-    """Where the tensors lie that operators read and that no operator inside made."""
+    """Where the tensors lie that operators read or write, and that no operator inside made."""
 
     def __init__(self):
         super().__init__()
         self.outside, self.names, self._inside = [], [], set()
+        self.made = weakref.WeakSet()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
@@ -90,31 +94,52 @@ class Addresses(TorchDispatchMode):
             if isinstance(result, torch.Tensor):
                 storage = result.untyped_storage()._cdata
                 if storage not in {t.untyped_storage()._cdata for t in tensors}:
+                    self.made.add(result)
                     self._inside.add(storage)
                     self._kept = [*getattr(self, "_kept", []), result]  # its address is not given out again
         return results
 
 
-@pytest.mark.parametrize("bn_mode", ["eval", "train"])
-def test_weights_stay_where_a_graph_would_read_them(bn_mode):
-    """In float64, which takes the path of the GPU: new weights change numbers, not addresses or operators."""
-    model = models.create("preactresnet18", num_classes=10).double()
-    x, y = torch.rand(2, 3, 8, 8).double(), torch.tensor([1, 2])
+@pytest.mark.parametrize(
+    ("bn_mode", "dtype"),
+    [("eval", torch.float64), ("train", torch.float64), ("eval", torch.float16)],
+    ids=str,
+)
+def test_weights_stay_where_a_graph_would_read_them(bn_mode, dtype):
+    """In types that take the path of the GPU: new weights change numbers, not addresses or operators."""
+    wide = torch.promote_types(dtype, torch.float32)
+    model = models.create("preactresnet18", num_classes=10).to(wide)
+    x, y = torch.rand(2, 3, 8, 8, dtype=wide), torch.tensor([1, 2])
     attack = PGD(model, steps=2, bn_mode=bn_mode)
     adv, seen = x.clone(), []
     with torch.no_grad(), untouched(model, bn_mode):
-        program = Program(trace(model, x), model, x, None)
+        program = Program(trace(model, x), model, x, dtype)
         for _ in range(2):
-            program.refresh()
             with Addresses() as mode:
+                program.refresh()
+                count = len(mode.outside)
                 problem = Problem(x, y, None, AttackLoss("ce"), None, 0)
                 attack.loop_for(problem.objective)(program, adv=adv, **problem.tensors)
+            assert count > 40
             seen.append(mode)
             for parameter in model.parameters():
                 parameter.mul_(1.1)
     assert seen[0].names == seen[1].names
-    assert len(seen[0].outside) > 50
     assert seen[0].outside == seen[1].outside
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+def test_nothing_that_a_refresh_makes_outlives_it(dtype):
+    """The first one neither: in a capture it would lie in memory that other graphs write over."""
+    wide = torch.promote_types(dtype, torch.float32)
+    model, x = models.create("preactresnet18", num_classes=10).to(wide), torch.rand(2, 3, 8, 8, dtype=wide)
+    with torch.no_grad(), untouched(model, "eval"):
+        program = Program(trace(model, x), model, x, dtype)
+        with Addresses() as mode:
+            program.refresh()
+            assert len(mode.made) > 20
+        del mode._kept
+    assert list(mode.made) == []
 
 
 class Counts(dict):
@@ -125,23 +150,47 @@ class Counts(dict):
         self.arguments, self.devices = [], []
 
 
+class Tape(TorchDispatchMode):
+    """Operators in their order: a replay runs them again on the memory that they met, whoever has it now."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        self.calls.append((function, *map(self._memory, (args, kwargs or {}, results))))
+        return results
+
+    def _memory(self, tree):
+        """``tree`` with other names of the same memory, for a parameter may move to another."""
+        return torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, tree)
+
+    def replay(self):
+        for function, args, kwargs, results in self.calls:
+            again = torch.utils._pytree.tree_leaves(function(*args, **kwargs))
+            for old, new in zip(torch.utils._pytree.tree_leaves(results), again, strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
 @pytest.fixture
 def recorded(monkeypatch):
-    """Stand-ins for CUDA graphs: a replay calls again what was called at the capture."""
+    """Stand-ins for CUDA graphs: a replay runs again the operators that were called at the capture."""
     counts = Counts(captures=0, replays=0)
-    current = []
 
     class Graph:
         def replay(self):
             counts["replays"] += 1
-            self.loop()
+            with torch.no_grad():
+                self.tape.replay()
 
     @contextmanager
     def capture(graph, **how):
         counts["captures"] += 1
         counts.arguments.append(how | {"device": counts.devices[-1]})
-        current.append(graph)
-        yield
+        with Tape() as graph.tape:
+            yield
 
     class Stream:
         def __init__(self, device):
@@ -161,12 +210,6 @@ def recorded(monkeypatch):
         yield
         counts.devices.pop()
 
-    def captured(self, loop, tensors, memory=None):
-        original(self, loop, tensors, memory)
-        current[-1].loop = lambda: loop(**self._static)
-
-    original = cuda_graph.Captured.__init__
-    monkeypatch.setattr(cuda_graph.Captured, "__init__", captured)
     for name, stand_in in {
         "CUDAGraph": Graph, "graph": capture, "Stream": Stream, "stream": stream, "current_stream": Stream,
         "device": device, "graph_pool_handle": object,
@@ -248,7 +291,7 @@ class OnGPU(torch.Tensor):
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in CHANGES for name in CHANGES[kind]])
 def test_a_loop_with_another_setting_is_not_replayed(kind, name, recorded):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 5)).double().eval()
+    model = conv_net()
     x, y, soft = torch.rand(6, 3, 8, 8).double(), torch.arange(6) % 5, torch.rand(6, 5).double().softmax(1)
     start = x.add(torch.full_like(x, 0.05)).clamp(0, 1)
     first = Climb("ce+te", 0.5, 3, STEP)
@@ -272,12 +315,14 @@ def test_a_loop_with_another_setting_is_not_replayed(kind, name, recorded):
 
 
 def conv_net():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    """In float64, which takes the path of the GPU."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 5)).double().eval()
 
 
 def moved(engine, loop, model, x, y):
     """``x`` [N, 3, 8, 8] after ``loop``, on what says that it is a GPU where the engine may capture."""
-    adv = x.clone() if engine.name == "frozen" else x.clone().as_subclass(OnGPU)
+    x = x.to(next(model.parameters()).dtype)
+    adv = x.clone() if engine.name in ("frozen", "eager") else x.clone().as_subclass(OnGPU)
     rest = {"clean": x, "y": y, "targets": None, "reference": None, "soft": None}
     with torch.no_grad(), untouched(model, "eval"):
         engine.run(loop, model, None, {"adv": adv, **rest})
@@ -295,6 +340,92 @@ def test_auto_captures_on_a_gpu(name, recorded):
     again = copy.deepcopy(engine)  # a graph cannot be copied, and is captured anew
     assert torch.equal(moved(again, loop, model, x, y), expected)
     assert recorded == {"captures": 2, "replays": 3}
+
+
+class Changeable(nn.Module):
+    """With all that a program reads: folded and other norms, autograd, tensors that nobody registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.head = nn.Linear(144, 5)
+        self.scale = torch.tensor(1.5)
+
+    def forward(self, x):
+        z = F.gelu(self.last(F.relu(self.norm(self.conv(x))) * self.scale))
+        return self.head(z.flatten(1))
+
+
+def learnt(model, x, y):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    F.cross_entropy(model(x), y).backward()
+    optimizer.step()
+
+
+def replaced(model, *_):
+    model.conv.weight = nn.Parameter(-model.conv.weight.detach())
+
+
+def swapped(model, *_):
+    """As those do who evaluate an average of the weights and come back."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.roll(1, 0)
+
+
+def assigned(model, *_):
+    model.load_state_dict(
+        {k: v.roll(1, 0) if v.dim() else v for k, v in model.state_dict().items()}, assign=True
+    )
+
+
+# What happens to a model between two attacks, and whether its graph can be replayed.
+HAPPENINGS = {
+    "an update": (learnt, True),
+    "a pass in train mode": (lambda model, x, _: model.train()(3 * x), True),
+    "weights written through .data": (lambda model, *_: model.head.weight.data.mul_(-1), True),
+    "a parameter that does not learn": (lambda model, *_: model.conv.weight.requires_grad_(False), True),
+    "another parameter": (replaced, False),
+    "weights swapped through .data": (swapped, False),
+    "weights that are assigned": (assigned, False),
+    "running statistics that are another tensor": (
+        lambda model, *_: setattr(model.norm, "running_mean", model.norm.running_mean + 1), False
+    ),
+    "another tensor that nobody registered": (lambda model, *_: setattr(model, "scale", -model.scale), False),
+    "another constant of a norm": (lambda model, *_: setattr(model.last, "eps", 1.0), False),
+    "another layout": (lambda model, *_: model.to(memory_format=torch.channels_last), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("happening", HAPPENINGS)
+def test_a_replay_meets_the_model_of_the_moment(happening, recorded):
+    """The tape holds what was captured, down to addresses: what it shows is what a graph would do."""
+    model, x, y = Changeable().double().eval(), torch.rand(6, 3, 8, 8).double(), torch.arange(6) % 5
+    model.train()(x)
+    loop, captured, plain = Climb("ce", 0.0, 3, STEP), Engine("graph"), Engine("eager")
+    change, replayed = HAPPENINGS[happening]
+    before = moved(captured, loop, model, x, y)
+    torch.testing.assert_close(before, moved(plain, loop, model, x, y), rtol=0, atol=1e-9)
+    change(model, x, y)
+    after = moved(captured, loop, model, x, y)
+    torch.testing.assert_close(after, moved(plain, loop, model, x, y), rtol=0, atol=1e-9)
+    assert recorded["captures"] == 2 - replayed
+    if happening not in ("a parameter that does not learn", "another layout"):
+        assert not torch.equal(before, after)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_outside_of_a_replay_the_weights_are_not_touched(monkeypatch):
+    events, refresh, replay = [], Program.refresh, Tape.replay
+    monkeypatch.setattr(Program, "refresh", lambda program: (events.append("refresh"), refresh(program)))
+    monkeypatch.setattr(Tape, "replay", lambda tape: (events.append("replay"), replay(tape)))
+    model, x, y = Changeable().double(), torch.rand(6, 3, 8, 8).double(), torch.arange(6) % 5
+    loop, engine = Climb("ce", 0.0, 3, STEP), Engine("graph")
+    for _ in range(3):
+        moved(engine, loop, model, x, y)
+        learnt(model, x, y)
+    warm_up_and_capture = 3
+    assert events[-3:] == ["replay"] * 3
+    assert events[:-3].count("refresh") == 1 + warm_up_and_capture  # 1: to compare it with the model
 
 
 def test_auto_runs_what_cannot_be_frozen_as_it_is(recorded):
@@ -329,7 +460,7 @@ def test_on_a_cpu_auto_is_silent():
 @pytest.mark.parametrize("name", ["auto", "graph"])
 def test_a_failed_capture_leaves_the_images_and_runs_frozen(name, recorded, monkeypatch):
     kind = type(f"Uncaptured_{name}", (nn.Sequential,), {})
-    model, x, y = kind(*conv_net()).eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 5
+    model, x, y = kind(*conv_net()).float().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 5
     step = Step.__call__
     attempts = []
 
@@ -372,7 +503,7 @@ def test_a_wrong_label_is_reported_at_a_replay(recorded, monkeypatch):
 
     original = goal.ops.attack_grad
     monkeypatch.setattr(goal.ops, "attack_grad", attack_grad)
-    model, x, y = conv_net(), torch.rand(6, 3, 8, 8), torch.arange(6) % 5
+    model, x, y = conv_net(), torch.rand(6, 3, 8, 8).double(), torch.arange(6) % 5
     attack = PGD(model, steps=2)
     tensors = {"clean": x, "y": y, "targets": None, "reference": None, "soft": None}
 
@@ -459,3 +590,20 @@ def test_captured_attack_equals_the_loop(bn_mode, precision):
     before = copy.deepcopy(model.state_dict())
     captured(x, y)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", [None, "bf16"])
+def test_after_an_update_an_attack_is_one_launch_of_a_graph(precision):
+    """Beside it are the random start, the copies of the batch, and nothing for the weights."""
+    model = models.create("preactresnet18", num_classes=10).cuda()
+    x, y = torch.rand(8, 3, 16, 16, device="cuda"), torch.arange(8, device="cuda")
+    captured, plain = (PGD(model, steps=3, engine=e, precision=precision) for e in ("graph", "frozen"))
+    captured(x, y)
+    for _ in range(3):
+        learnt(model, x, y)
+        images = []
+        found = launches(lambda: images.append(captured(x, y, draw=1)), "cuda")  # noqa: B023
+        graphs = sum(count for name, count in found.items() if "GraphLaunch" in name)
+        assert (graphs, found.total() <= 12) == (1, True), found
+        assert (images[0] == plain(x, y, draw=1)).float().mean() > 0.95

@@ -64,7 +64,9 @@ def ready(make, dtype=torch.float32):
 
 def network_of(model, x, bn_mode="eval", dtype=None):
     with torch.no_grad(), untouched(model, bn_mode):
-        return freezer_of(model).program(model, x, dtype)
+        network = freezer_of(model).program(model, x, dtype)
+        network.refresh()
+        return network
 
 
 def answer(network, x):

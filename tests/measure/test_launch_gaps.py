@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bat_fast.measure import launch_gaps as gaps
-from bat_fast.measure.launch_gaps import idle_share, kernels, launch_gaps
+from bat_fast.measure.launch_gaps import idle_share, kernels, launch_gaps, launches
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,9 @@ def test_the_idle_share_is_what_no_interval_covers(intervals, share):
     assert idle_share(intervals) == (None if share is None else pytest.approx(share))
 
 
-def event(start, end, device="CUDA", name_only=False):
+def event(start, end, device="CUDA", name_only=False, name=""):
     return SimpleNamespace(
+        name=name,
         time_range=SimpleNamespace(start=start, end=end),
         device_type=SimpleNamespace(name=device),
         is_user_annotation=name_only,
@@ -57,14 +58,17 @@ def test_the_events_of_torch_have_what_is_read():
 
 def test_a_cpu_has_no_launch_gaps():
     assert launch_gaps(lambda: pytest.fail("called for nothing"), "cpu") is None
+    assert launches(lambda: pytest.fail("called for nothing"), "cpu") is None
 
 
-def test_the_gaps_between_calls_count_too(monkeypatch):
+@pytest.fixture
+def profiled(monkeypatch):
+    """What a profiler would have seen."""
     events = []
 
     class Recorder:
         def __init__(self, activities):
-            assert activities == [ProfilerActivity.CUDA]
+            assert ProfilerActivity.CUDA in activities
 
         def __enter__(self):
             return self
@@ -77,8 +81,36 @@ def test_the_gaps_between_calls_count_too(monkeypatch):
 
     monkeypatch.setattr(gaps, "profile", Recorder)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    share = launch_gaps(lambda: events.append(event(10 * len(events), 10 * len(events) + 5)), "cuda")
+    return events
+
+
+def test_the_gaps_between_calls_count_too(profiled):
+    share = launch_gaps(lambda: profiled.append(event(10 * len(profiled), 10 * len(profiled) + 5)), "cuda")
     assert share == pytest.approx(10 / 25)
+
+
+def test_what_the_host_starts_is_counted_by_its_name(profiled):
+    def run():
+        for name in (
+            "aten::add",
+            "cudaLaunchKernel",
+            "cudaGraphLaunch",
+            "cudaLaunchKernel",
+            "cudaEventQuery",
+        ):
+            profiled.append(event(0, 1, device="CPU", name=name))
+        profiled.append(event(0, 1, name="cudaLaunchKernel"))
+
+    assert launches(run, "cuda") == {"cudaLaunchKernel": 2, "cudaGraphLaunch": 1}
+
+
+@pytest.mark.cuda
+def test_the_launches_of_a_gpu_are_found():
+    x = torch.rand(64, 64, device="cuda")
+    y = x.clone()
+    found = launches(lambda: (x.add_(1), x.mul_(2), y.copy_(x)), "cuda")
+    assert found.total() == 3
+    assert sum(count for name, count in found.items() if "Kernel" in name) in (2, 3)
 
 
 @pytest.mark.cuda

@@ -15,11 +15,11 @@ engine has it, all steps of PGD at once. select.py chooses the engine and runs t
                                norms.py        batch norms that are not folded
                                pointwise.py    activations
                                segment.py      everything else, under autograd
-    program   -> freeze.py     compares it with the model, keeps it, takes over the weights at every call
-    program   -> select.py     runs the loop on it
+    program   -> freeze.py     compares it with the model, and keeps it
+    program   -> select.py     takes over the weights at every call, and runs the loop on it
 
 Beside this line, small.py replaces the program of a small network on a CPU by one native call, for which
-plan.py lays out values and weights; cuda_graph.py captures a whole loop on a GPU.
+plan.py lays out values and weights; cuda_graph.py captures all of an attack on a GPU.
 """
 
 from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain

@@ -27,6 +27,13 @@ class AttackedModel(Protocol):
     def small(self) -> Mapping[str, Any] | None:
         """What the operators on small networks take of it: plan, weights, classes; None for a larger one."""
 
+    def refresh(self) -> None:
+        """Take over the weights and running statistics as they are now, before an attack.
+
+        Reads nothing on the host, writes where it wrote before, and keeps nothing that it makes: on a GPU it
+        is captured with the steps.
+        """
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K] of pixels ``x`` [N, C, H, W], in the precision of the engine.
 
@@ -53,6 +60,9 @@ class Plain:
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
         self.model, self.dtype = model, dtype
         self._kept: tuple[Tensor, Tensor] | None = None
+
+    def refresh(self) -> None:
+        """Nothing: it has no weights of its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K] of ``x`` [N, C, H, W]."""

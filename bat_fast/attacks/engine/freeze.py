@@ -13,6 +13,7 @@ from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain, preserv
 from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.small import SmallNetwork, small_network
 from bat_fast.attacks.engine.trace import UnsuitableError, hooked, trace
+from bat_fast.attacks.untouched import parts_of
 
 _COMPARED = 8  # images: the model under autograd needs twice the memory of an attack
 _KEPT = 4  # programs: the shapes of full and last batches of training and evaluation
@@ -43,10 +44,10 @@ class Freezer:
         self._programs: dict[Hashable, Frozen | UnsuitableError] = {}
 
     def program(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Frozen:
-        """The program for images like ``x`` with the current weights.
+        """The program for images like ``x``; its ``refresh`` takes over the weights.
 
-        Call it in `bat_fast.attacks.untouched`, without gradients. The model may change its weights at any
-        time, and its structure and modes between two attacks.
+        Call it in `bat_fast.attacks.untouched`, without gradients. The model may change its structure and
+        modes between two attacks.
 
         Raises:
             UnsuitableError: the model must run as it is.
@@ -60,8 +61,6 @@ class Freezer:
         self._programs[key] = program
         if isinstance(program, UnsuitableError):
             raise program
-        # Always, 2 % of a ten-step attack: no counter would tell of weights that changed through `.data`.
-        program.refresh()
         return program
 
     def _build(self, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Frozen | UnsuitableError:
@@ -96,8 +95,11 @@ def say_once(model: nn.Module, reason: str, missing: str = "folded") -> None:
 
 
 def _structure(model: nn.Module) -> Hashable:
-    """A key of all that decides what ``forward`` computes, but for numbers: modules, their modes, hooks."""
-    return tuple((id(m), type(m), m.training, hooked(m)) for m in model.modules())
+    """A key of all that decides what ``forward`` computes, but for tensors: modules, their modes, hooks.
+
+    And the constant of norms: the others are read once, when a program is built.
+    """
+    return tuple((id(m), type(m), m.training, hooked(m), vars(m).get("eps")) for m in parts_of(model).modules)
 
 
 def _expected(model: nn.Module, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -40,13 +40,11 @@ class AffineLayer(Layer):
         self.by_bits = self.relu and not packed
         self.other: int | None = None  # what is added to the input, in place
         self.act = None if self.relu else act
-        self._constants: list[Tensor] = []  # at the same addresses for good: a CUDA graph reads them
+        # At the same addresses for good: a CUDA graph reads them.
+        self._constants = [torch.empty_like(t) for t in affine_of(norm)]
 
     def refresh(self) -> None:
-        current = affine_of(self.norm)
-        if not self._constants:
-            self._constants = [torch.empty_like(t) for t in current]
-        for constant, t in zip(self._constants, current, strict=True):
+        for constant, t in zip(self._constants, affine_of(self.norm), strict=True):
             constant.copy_(t)
 
     def forward(self, values: Values) -> None:

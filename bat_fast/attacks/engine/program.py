@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ class Program:
                         values[source] = tree_map_only(Tensor, _outline, values[source])
         fusion = Fusion(graph, names, values, dtype)
         self.layers = fusion.layers()
+        self._attributes = [partial(names.attribute, str(n.target)) for n in nodes if n.op == "get_attr"]
         *_, output = graph.nodes
         if not isinstance(output.args[0], fx.Node) or not isinstance(values[output.args[0]], Tensor):
             raise UnsuitableError("it returns something else than a tensor")
@@ -62,6 +64,11 @@ class Program:
         if any(isinstance(kinds[slot], (tuple, list, dict)) for slot in crossing):
             raise UnsuitableError("a tuple passes between two of its layers")
         self._free = self._last_uses()
+
+    def addresses(self) -> tuple[int, ...]:
+        """Of the tensors that it reads by name; a model may have some that are no parameters or buffers."""
+        values = (read() for read in self._attributes)
+        return tuple(value.data_ptr() for value in values if isinstance(value, Tensor))
 
     def refresh(self) -> None:
         """Take over the weights and running statistics as they are now."""

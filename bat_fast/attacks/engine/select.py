@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bat_fast.attacks.engine.attacked_model import AttackedModel, Plain
 from bat_fast.attacks.engine.cuda_graph import CaptureError, Graphs, Tensors, signature
 from bat_fast.attacks.engine.freeze import freezer_of, say_once
+from bat_fast.attacks.engine.program import Program
 from bat_fast.attacks.engine.trace import CompiledError, UnsuitableError
 from bat_fast.attacks.precision import HALF, weights_dtype
 
@@ -81,12 +82,13 @@ class Engine:
         network = self._network(name, model, x, dtype)
         if name == "graph" and not x.is_cuda:
             say_once(model, "CUDA graphs need a GPU; the steps run one by one", "captured")
-        if name in ("auto", "graph") and x.is_cuda and not isinstance(network, Plain):
+        if name in ("auto", "graph") and x.is_cuda and isinstance(network, Program):
             try:
                 self._graphs.run(loop, network, model, tensors)
                 return
             except CaptureError as error:
                 say_once(model, str(error), "captured")
+        network.refresh()
         loop(network, **tensors)
 
     def _network(self, name: str, model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> AttackedModel:
