@@ -6,6 +6,9 @@ from pathlib import Path
 
 from bat_fast.cli.parser import Parser
 
+LOGS = {"tensorboard": "TensorBoard", "wandb": "WandB", "mlflow": "MLflow"}
+"""Module of `bat_fast.integrations` -> its observer."""
+
 
 def run_parser() -> Parser:
     """Reads what is said about the run itself, and leaves the settings alone."""
@@ -19,6 +22,11 @@ def run_parser() -> Parser:
     add(
         "--record_samples", action="store_true", dest="record",
         help="keep margin, loss and q of each training sample in each epoch, for bat-fast study proxies",
+    )  # fmt: skip
+    add(
+        "--log", nargs="+", choices=LOGS, default=[],
+        help="send the metrics of each epoch there too; tensorboard writes into OUT/tensorboard, wandb and "
+        "mlflow heed their own variables of the environment, as WANDB_PROJECT and MLFLOW_TRACKING_URI",
     )  # fmt: skip
     add(
         "--seeds",

@@ -37,11 +37,13 @@ class Command(NamedTuple):
     """Train a run for each of them, into ``out/seed-N``; none trains one run, with the seed of ``config``."""
     record: bool = False
     """Whether to keep what each sample does in each epoch."""
+    logs: tuple[str, ...] = ()
+    """Where the metrics of each epoch go too, of `bat_fast.cli.run_options.LOGS`."""
 
     def refuse(self, *options: str) -> None:
         """Raise ValueError where one of these options is given: nobody would look at it."""
         given = {"--out": self.named, "--resume": self.resume, "--seeds": bool(self.seeds)}
-        given["--record_samples"] = self.record
+        given |= {"--record_samples": self.record, "--log": bool(self.logs)}
         for option in options:
             if given[option]:
                 raise ValueError(f"{option} means nothing to this study: leave it out")
@@ -81,7 +83,8 @@ def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
         sys.exit(0)
     label = Path(run.recipe[-1]).name if run.recipe else config.method["name"]
     out = run.out or RunFolder.default_path(label, None if run.seeds else config.seed)
-    return Command(config, out, run.resume, run.dry_run, run.out is not None, tuple(run.seeds), run.record)
+    named, seeds, logs = run.out is not None, tuple(run.seeds), tuple(dict.fromkeys(run.log))
+    return Command(config, out, run.resume, run.dry_run, named, seeds, run.record, logs)
 
 
 def read_run(path: Path, arguments: list[str], also: Iterable[str] = ()) -> TrainConfig:

@@ -5,6 +5,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from bat_fast.cli import main
+from bat_fast.cli.settings import read_command
+from bat_fast.cli.verbs import train
 from bat_fast.integrations.mlflow import MLflow
 from bat_fast.integrations.wandb import WandB
 from bat_fast.runs.folder import RunFolder
@@ -102,3 +105,29 @@ def test_what_is_missing_is_named(observer, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=f"{package} is not installed: pip install {package}"):
         observer()
+
+
+@pytest.mark.slow
+def test_the_command_line_asks_for_logs(hosts, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    words = ["--recipe", "digits-standard", "--epochs", "1", "--device", "cpu", "--out", out]
+    main(["train", *words, "--log", "wandb", "mlflow", "wandb"])
+    assert [step for step, _ in hosts["log"]] == [1]
+    (client,) = Client.made
+    assert client.ended == ["8/run"]
+    assert main(["train", *words, "--log", "wand"]) == 2
+    assert "'wand' is none of tensorboard, wandb, mlflow" in capsys.readouterr().err
+
+
+def test_what_goes_on_logs_again(tmp_path):
+    command = read_command(["--recipe", "digits-bat", "--out", str(tmp_path), "--log", "mlflow", "wandb"])
+    assert train._said(command) == " --log mlflow wandb"
+    with pytest.raises(ValueError, match="--log means nothing to this study"):
+        command.refuse("--log")
+
+
+def test_a_log_whose_package_is_missing_is_named_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert main(["train", "--recipe", "digits-bat", "--out", str(tmp_path / "run"), "--log", "tensorboard"])
+    assert "tensorboard is not installed: pip install tensorboard" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

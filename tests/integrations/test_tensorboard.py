@@ -12,8 +12,9 @@ def test_every_metric_of_every_epoch(small, tmp_path):
 
     from bat_fast.integrations.tensorboard import TensorBoard
 
-    observer = TensorBoard(tmp_path / "events")
-    Trainer(small(epochs=2), tmp_path / "run", progress=False, observers=[observer]).fit()
+    observers = [TensorBoard(tmp_path / "events"), TensorBoard()]
+    Trainer(small(epochs=2), tmp_path / "run", progress=False, observers=observers).fit()
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
     rows = RunFolder(tmp_path / "run").rows()
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     assert set(events.Tags()["scalars"]) == set(rows[0]) - {"epoch"}

@@ -49,7 +49,7 @@ def run(words: list[str]) -> None:
         command = read_command(read, mine)
     else:
         command = read_command(rest, mine)
-        command.refuse("--seeds", "--record_samples")
+        command.refuse("--seeds", "--record_samples", "--log")
     if command.dry_run:
         from bat_fast.train.build import dry_run
 

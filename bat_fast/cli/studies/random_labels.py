@@ -34,7 +34,7 @@ def run(words: list[str]) -> None:
     from bat_fast.train.validation import validation_attack
 
     command = read_command(rest, parser.options())
-    command.refuse("--out", "--resume", "--seeds", "--record_samples")
+    command.refuse("--out", "--resume", "--seeds", "--record_samples", "--log")
     config = command.config
     for name in options.methods:
         methods.create(name)

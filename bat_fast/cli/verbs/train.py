@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bat_fast.cli.parser import Interrupted
+from bat_fast.cli.run_options import LOGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def _run(command: Command, world: World) -> None:
         _train_seeds(command, world)
     else:
         folder = RunFolder(command.out, numbered=not command.named)
-        out = _train(command.config, folder, command.resume, world, record=command.record)
+        out = _train(command, command.config, folder, world)
         print(f"report      bat-fast report {shlex.quote(str(out))}")
 
 
@@ -59,13 +60,13 @@ def _train_seeds(command: Command, world: World) -> None:
     for folder in folders.values() if not command.resume and world.first else ():
         folder.check_free()  # all of them now, rather than the last one after hours
     again = f"bat-fast train --resume --out {command.out} --seeds {' '.join(map(str, command.seeds))}"
-    again += " --record_samples" if command.record else ""  # of seeds that have not begun
+    again += _said(command)
     for seed, folder in folders.items():
         config = replace(command.config, seed=seed)
         if command.resume and world.broadcast(world.first and folder.is_finished(config)):
             print(f"run folder  {folder.path} (finished)", flush=True)
             continue
-        _train(config, folder, command.resume, world, again, record=command.record)
+        _train(command, config, folder, world, again)
     if not world.first:
         return
     paths = [folder.path for folder in folders.values()]
@@ -73,25 +74,27 @@ def _train_seeds(command: Command, world: World) -> None:
     print(f"report      bat-fast report {shlex.join(map(str, paths))}")
 
 
+def _said(command: Command) -> str:
+    """What the command to go on has to say again: no run folder keeps it."""
+    record = " --record_samples" if command.record and command.seeds else ""  # of seeds that have not begun
+    return record + (f" --log {' '.join(command.logs)}" if command.logs else "")
+
+
 def _train(
-    config: TrainConfig,
-    folder: RunFolder,
-    resume: bool,
-    world: World,
-    again: str | None = None,
-    *,
-    record: bool = False,
+    command: Command, config: TrainConfig, folder: RunFolder, world: World, again: str | None = None
 ) -> Path:
     """Train one run and print its results; the folder that it took. ``again`` is the command to go on."""
     from bat_fast.report.table import print_results
     from bat_fast.train import Trainer
 
-    observers: list[Observer] = []
-    if record or (resume and (folder.path / "samples").is_dir()):
+    observers: list[Observer] = [
+        getattr(import_module(f"bat_fast.integrations.{name}"), LOGS[name])() for name in command.logs
+    ]
+    if command.record or (command.resume and (folder.path / "samples").is_dir()):
         from bat_fast.study.record import SampleRecord
 
         observers.append(SampleRecord())
-    trainer = Trainer(config, folder, resume=resume, observers=observers, world=world)
+    trainer = Trainer(config, folder, resume=command.resume, observers=observers, world=world)
     out = trainer.folder.path
     print(f"run folder  {out}", flush=True)
     print(f"data        {trainer.feed.describe()}", flush=True)
@@ -101,7 +104,7 @@ def _train(
         number = error.args[0] if error.args else signal.SIGINT
         raise Interrupted(
             f"interrupted after epoch {trainer.epoch}; continue with: "
-            f"{again or f'bat-fast train --resume --out {out}'}",
+            f"{again or f'bat-fast train --resume --out {out}{_said(command)}'}",
             number,
         ) from None
     if world.first:
