@@ -6,7 +6,8 @@
 
 ``right`` (6 minutes at most on a GPU): build, tests, CPU = GPU, sanitizers, all side by side as far as they
 can, and the kernels of one step. ``fast`` (8): attack and training step beside others, operators,
-`bat-fast bench`, part of an epoch. ``long`` (10): large batches, rivals under torch.compile, loaders.
+`bat-fast bench`, part of an epoch. ``long`` (10): large batches, rivals under torch.compile, loaders, the
+update under torch.compile.
 
 Each part is a program of its own with a time limit, and those of a group share one (``--limit``). A part
 that fails or takes too long is recorded, with what it had measured by then, and stops no other; the exit
@@ -289,6 +290,11 @@ class Check:
         options = ["--shapes", "resnet18_128", "--compile"]
         self.benchmark("attack_compiled", "bench_attack.py", options, 240, quick=False)
 
+    def update(self) -> None:
+        """The update of the weights with ``optim.compile`` and without."""
+        how = ["--precisions", "bf16", "--seconds", 10]
+        self.benchmark("update", "bench_update.py", how, 240, quick=False)
+
     def data(self) -> None:
         options = ["--seconds", 20, "--steps", 20, "--rounds", 3]
         self.benchmark("data", "bench_data.py", options, 120, quick=False)
@@ -301,7 +307,7 @@ EPOCHS: dict[str, list[object]] = {"fast": ["--speed", "fast"], "published": []}
 GROUPS = {
     "right": ("build", "ceilings", "correct", "profile"),
     "fast": ("attack", "step", "epoch", "operators", "command_line"),
-    "long": ("large", "compiled", "data"),
+    "long": ("large", "compiled", "data", "update"),
 }
 LIMITS = {"right": 360, "fast": 480, "long": 600}
 PARTS = [part for group in GROUPS.values() for part in group]

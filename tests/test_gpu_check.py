@@ -110,6 +110,7 @@ def test_on_a_gpu_every_shape_and_side_of_the_targets_is_measured(monkeypatch, t
     assert "--shapes resnet18_128 --compile" in " ".join(asked["attack_compiled"][0])
     assert " -m cuda" in " ".join(asked["tests"][0])
     assert "--speed fast --data.name synthetic" in " ".join(asked["epoch_fast"][0])
+    assert "--precisions bf16 --seconds 10" in " ".join(asked["update"][0])
     assert "--resnet --batch_sizes 128" in " ".join(asked["step"][0])
     assert "--largest_batch --json" in " ".join(asked["largest_batch"][0])
     assert "--engines eager frozen graph --json" in " ".join(asked["bench_run"][0])

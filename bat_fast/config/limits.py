@@ -114,6 +114,12 @@ def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
             f"optim.micro_batches, the number of parts of a batch, must be at most batch_size = "
             f"{config.batch_size}, got {optim.micro_batches}",
         )
+    for name, why in (
+        ("sync_bn", "which takes the place of batch norm while the model runs"),
+        ("grad_checkpointing", "whose blocks run again; to save memory use optim.micro_batches"),
+    ):
+        if optim.compile and getattr(optim, name):
+            yield "optim.compile", f"optim.compile does not go with optim.{name}, {why}"
     if optim.name != "sgd" and optim.lr >= _SGD_RATE:
         yield "optim.lr", f"optim.lr is {optim.lr:g}, which is for sgd; {optim.name} needs about 0.001"
     if optim.nesterov and not (optim.name == "sgd" and optim.momentum):

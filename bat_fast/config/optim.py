@@ -44,6 +44,9 @@ class OptimConfig(Settings, place="optim"):
     precision: Literal["fp32", "bf16"] | None = None
     """Autocast of the forward and backward pass of the weights; losses and updates stay in float32. None is
     what ``speed`` says."""
+    compile: bool = False
+    """The forward and backward pass of the weights through torch.compile, which takes a minute in the first
+    step, and in the first one of another size. The attack has engines of its own. Last bits differ."""
     micro_batches: int = 1
     """Gradient accumulation: parts of a batch that are attacked and learnt from one after the other, for one
     update with their mean gradient. batch_size stays the size of the whole."""

@@ -37,6 +37,7 @@ _FREE = (  # may change when a run is resumed
     "eval.batch_size",
     "model.init",
     "optim.check_every",
+    "optim.compile",
     "optim.grad_checkpointing",
     "optim.on_nonfinite",
 )

@@ -1,4 +1,4 @@
-"""The model that learns: under autocast, with activation checkpointing, or as it is."""
+"""The model that learns: under autocast, compiled, with activation checkpointing, or as it is."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ def learner_of(model: nn.Module, optim: OptimConfig) -> nn.Module:
 
     Args:
         model: shares its parameters and modes with the result.
-        optim: ``grad_checkpointing`` and ``precision`` of the configuration.
+        optim: ``grad_checkpointing``, ``compile`` and ``precision`` of the configuration.
 
     Raises:
-        ValueError: ``optim.grad_checkpointing`` with a model that has no blocks to run again.
+        ValueError: ``optim.grad_checkpointing`` with a model that has no blocks to run again, or
+            ``optim.compile`` where torch.compile does not work.
     """
     learner = Recompute(model) if optim.grad_checkpointing else model
+    learner = Compiled(learner) if optim.compile else learner
     return Autocast(learner) if optim.precision == "bf16" else learner
 
 
@@ -46,6 +48,43 @@ class Autocast(nn.Module):
         with torch.autocast(x.device.type, self._dtype):
             results = self._model[0](x, **options)
         return tuple(t.float() for t in results) if isinstance(results, tuple) else results.float()
+
+
+class Compiled(nn.Module):
+    """``model`` through torch.compile, which fuses what lies between convolutions, forward and backward.
+
+    The model itself stays as it is, with its names and for all others who call it: attack, validation,
+    average. It is compiled at the first call, and once more for each other shape of images.
+
+    Args:
+        model: shares its parameters and modes.
+
+    Raises:
+        ValueError: torch.compile does not work here, which a small function shows.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        device = next(model.parameters()).device
+        try:
+            torch.compile(_small)(torch.ones(8, device=device))
+            # Dropout draws the numbers that it draws without.
+            compiled = torch.compile(model, dynamic=False, options={"fallback_random": True})
+        except Exception as error:
+            what = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise ValueError(
+                f"optim.compile: torch.compile does not work here ({what}); install what it needs, on a CPU "
+                "a C++ compiler (g++), on a GPU Triton and a C compiler, or leave optim.compile off"
+            ) from error
+        self._model = (compiled,)  # not a part of this module: its parameters are found once
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """What the model returns."""
+        return self._model[0](*args, **options)
+
+
+def _small(x: Tensor) -> Tensor:
+    return x.sin() + 1
 
 
 class Recompute(nn.Module):

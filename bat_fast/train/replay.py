@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +63,7 @@ def replay(folder: RunFolder, config: TrainConfig) -> Replay:
     kept = load_checkpoint(folder.nonfinite)
     learnt = kept["learnt"] or load_checkpoint(folder.last)
     options: dict[str, Any] = {"samples": kept["samples"], "begin": False}
+    config = replace(config, optim=replace(config.optim, compile=False))  # to look at what modules return
     parts = build.parts(config, Shape(*kept["shape"]), "cpu", **options)
     load_state(parts, learnt)
     for name, value in kept["attack"].items():
