@@ -201,13 +201,6 @@ def changed(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def scaled(grad: Tensor, factor: Tensor) -> Tensor:
-    """``factor * grad`` in the dtype of ``grad``; free for a factor of 1 that can be read without a wait."""
-    if type(factor) is Tensor and factor.is_cpu and not transformed() and factor.item() == 1.0:
-        return grad
-    return (grad * factor).to(grad.dtype)
-
-
 def accumulator(tensor: Tensor) -> torch.dtype:
     """The dtype that sums over ``tensor`` are kept in."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -59,6 +59,7 @@ def faults(build) -> Path:
         ("blocks_share_a_result-thread", "WARNING: ThreadSanitizer: data race"),
         ("global_overrun-address", "AddressSanitizer: heap-buffer-overflow"),
         ("shared_overrun-address", "index 64 out of bounds|AddressSanitizer: use-after-poison"),
+        ("too_much_shared-plain", "more dynamic shared memory than the kernel gets"),
         ("unset_shared-plain", r"FAILED: sum \[0\] is -?nan"),
         (
             "divergent_barrier-plain",

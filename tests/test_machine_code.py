@@ -25,7 +25,8 @@ EXCEPTIONS = {
     # Rows in registers: two, or three.
     "soft_target_kernel<true": 96,
     "ensemble_kernel<true": 104,
-    "pair_loss_kernel<true": 124,
+    "pair_rows_kernel<true": 104,
+    "pair_backward_kernel<true": 120,
     "attack_grad_kernel<(How)1, true": 128,
 }
 STACK = {"normal_start_kernel": 32}  # for the arguments of sine and cosine beyond what is exact
@@ -50,7 +51,7 @@ WIDE = {
 # Of each source: kernels that hold rows in registers, and how many rows they read, once each, and write.
 ROWS = {
     "attack_grad": {"attack_grad_kernel<(How)1, true": (3, 1), "attack_grad_kernel<(How)2, true": (1, 1)},
-    "pair_loss": {"pair_loss_kernel<true": (2, 2)},
+    "pair_loss": {"pair_rows_kernel<true": (2, 0), "pair_backward_kernel<true": (2, 2)},
     "row_loss": {
         "bat_rows_kernel<true": (1, 0),
         "bat_backward_kernel<true": (1, 1),

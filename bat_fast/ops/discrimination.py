@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from bat_fast._checks import check_number, floating
-from bat_fast._native import accumulator, differentiable, operator, scaled
+from bat_fast._native import accumulator, differentiable, operator
 
 __all__ = ["discrimination_loss"]
 
 
-def _fake(features: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    grad = torch.empty_like(features, memory_format=torch.contiguous_format)
-    return features.new_empty((), dtype=accumulator(features)), grad
+def _fake(features: Tensor, *_: object) -> tuple[Tensor, ...]:
+    n, width = features.shape
+    return tuple(features.new_empty(size, dtype=accumulator(features)) for size in ((), (n,), (n, width)))
 
 
 def _loss_and_similarity_grad(
@@ -48,28 +48,47 @@ def _loss_and_similarity_grad(
 
 @operator(
     "discrimination_loss(Tensor features, Tensor target, float temperature, Tensor? weights, str denominator)"
-    " -> (Tensor loss, Tensor grad)",
+    " -> (Tensor loss, Tensor norm, Tensor unit_grad)",
     fake=_fake,
 )
 def _discrimination_reference(
     features: Tensor, target: Tensor, temperature: float, weights: Tensor | None, denominator: str
-) -> tuple[Tensor, Tensor]:
-    h = features.to(torch.promote_types(features.dtype, torch.float32))
+) -> tuple[Tensor, ...]:
+    """The loss, the lengths of the features, and temperature times the gradient of the unit features."""
+    h = features.to(accumulator(features))
     norm = h.norm(dim=1, keepdim=True).clamp_min(1e-12)
     unit = h / norm
     loss, pair_grad = _loss_and_similarity_grad(unit, target, weights, temperature, denominator)
-    unit_grad = (pair_grad + pair_grad.T) @ unit / temperature
-    grad = (unit_grad - unit * (unit * unit_grad).sum(1, keepdim=True)) / norm
-    return loss, grad.to(features.dtype)
+    return loss, norm.squeeze(1), (pair_grad + pair_grad.T) @ unit
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1], inputs[0])  # the features mark the path of a second derivative
+@operator(
+    "discrimination_loss_backward(Tensor grad_loss, Tensor features, Tensor norm, Tensor unit_grad,"
+    " float temperature) -> Tensor grad",
+    fake=lambda _, features, *__: torch.empty_like(features, memory_format=torch.contiguous_format),
+)
+def _discrimination_backward_reference(
+    grad_loss: Tensor, features: Tensor, norm: Tensor, unit_grad: Tensor, temperature: float
+) -> Tensor:
+    unit = features.to(norm.dtype) / norm[:, None]
+    across = unit_grad - unit * (unit * unit_grad).sum(
+        1, keepdim=True
+    )  # the length of a unit does not change
+    return (grad_loss / temperature * across / norm[:, None]).to(features.dtype).contiguous()
 
 
-def _backward(ctx: Any, grad_loss: Tensor, _: object) -> tuple[Tensor | None, ...]:
-    return scaled(ctx.saved_tensors[0], grad_loss), None, None, None, None
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, norm, unit_grad = output
+    ctx.mark_non_differentiable(norm, unit_grad)
+    ctx.save_for_backward(inputs[0], norm, unit_grad)
+    ctx.temperature = inputs[2]
+
+
+def _backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    features, norm, unit_grad = ctx.saved_tensors
+    grad_loss = grad_loss.to(norm.dtype)  # autograd.grad takes one of any
+    backward = torch.ops.bat_fast.discrimination_loss_backward.default
+    return backward(grad_loss, features, norm, unit_grad, ctx.temperature), None, None, None, None
 
 
 _call_discrimination_loss = differentiable("discrimination_loss", _backward, _setup)
@@ -97,7 +116,8 @@ def discrimination_loss(
         denominator: A(i): ``"all"`` others, or ``"negatives"``: j and the samples of other classes.
 
     Returns:
-        A differentiable scalar (float64 for float64, else float32). The gradient is computed with the value.
+        A differentiable scalar (float64 for float64, else float32). The gradient is computed with the value,
+        but for its last pass over the features.
 
     Raises:
         ValueError: a shape, device or number does not fit. TypeError: a dtype does not.
@@ -121,5 +141,5 @@ def discrimination_loss(
         if weights.is_complex():
             raise TypeError(f"weights must be real numbers, got {weights.dtype}")
         weights = weights.detach().to(accumulator(features))
-    loss, _ = _call_discrimination_loss(features, target, temperature, weights, denominator)
+    loss, *_ = _call_discrimination_loss(features, target, temperature, weights, denominator)
     return loss

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bat_fast._checks import check_labels, check_number, check_rows, floating
-from bat_fast._native import accumulator, differentiable, new_rows, operator, scaled, valid_labels
+from bat_fast._native import accumulator, differentiable, new_rows, operator, transformed, valid_labels
 
 __all__ = ["bat_loss", "soft_target_loss"]
 
@@ -132,7 +132,12 @@ def _soft_target_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _soft_target_backward(ctx: Any, grad_loss: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    return scaled(ctx.saved_tensors[0], grad_loss), None
+    # A kernel of its own, which read logits and targets again, would be as many passes over memory on a GPU
+    # (2 and then 3, where these are 3 and then 2), as many launches, and on a CPU every exponential twice.
+    (grad, _), factor = ctx.saved_tensors, grad_loss
+    if type(factor) is Tensor and factor.is_cpu and not transformed() and factor.item() == 1.0:
+        return grad, None
+    return (grad * factor).to(grad.dtype), None
 
 
 _call_soft_target_loss = differentiable("soft_target_loss", _soft_target_backward, _soft_target_setup)

@@ -51,7 +51,7 @@ struct Columns {
     const auto first_of = [&](int slot, int64_t c, float (&v)[1]) { v[0] = value(slot, c); };
     write_all<1>({to}, first_of);
   }
-  // The same for several rows: value(slot, column, v) sets v[n] of row n.
+  // The same for several rows: value(slot, column, v) sets v[n] of row n. One that is null is not written.
   template <int Rows, typename T, typename Value>
   __device__ void write_all(T* const (&to)[Rows], Value value) const {
     if constexpr (Held) {
@@ -65,14 +65,18 @@ struct Columns {
           for (int n = 0; n < Rows; ++n) out[n].at[j] = store<T>(v[n]);
         }
 #pragma unroll
-        for (int n = 0; n < Rows; ++n) *reinterpret_cast<Vector<T, Size>*>(to[n] + first) = out[n];
+        for (int n = 0; n < Rows; ++n) {
+          if (Rows == 1 || to[n] != nullptr) *reinterpret_cast<Vector<T, Size>*>(to[n] + first) = out[n];
+        }
       });
     } else {
       each([&](int slot, int64_t c) {
         float v[Rows];
         value(slot, c, v);
 #pragma unroll
-        for (int n = 0; n < Rows; ++n) to[n][c] = store<T>(v[n]);
+        for (int n = 0; n < Rows; ++n) {
+          if (Rows == 1 || to[n] != nullptr) to[n][c] = store<T>(v[n]);
+        }
       });
     }
   }

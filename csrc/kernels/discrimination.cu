@@ -18,17 +18,21 @@ __global__ void unit_rows_kernel(const T* features, int64_t n, int64_t d, float*
 }
 
 template <typename Team, typename T>
-__global__ void unit_backward_kernel(const float* unit, const float* norm, const float* unit_grad, float scale,
-                                     int64_t n, int64_t d, T* grad) {
+__global__ void unit_backward_kernel(const T* __restrict__ features, const float* norm,
+                                     const float* __restrict__ unit_grad, float scale, const float* grad_loss,
+                                     int64_t n, int64_t d, T* __restrict__ grad) {
   const Team team;
   const int64_t i = team_row<Team>();
   if (i >= n) return;
-  const float *u = unit + i * d, *g = unit_grad + i * d;
+  const T* f = features + i * d;
+  const float *g = unit_grad + i * d, inverse = 1.0f / norm[i];
   float along = 0.0f;
-  for (int64_t k = team.rank(); k < d; k += Team::size) along += u[k] * g[k];
+  for (int64_t k = team.rank(); k < d; k += Team::size) along += load(f[k]) * inverse * g[k];
   along = team.reduce(along, Sum{});
-  const float s = scale / norm[i];
-  for (int64_t k = team.rank(); k < d; k += Team::size) grad[i * d + k] = store<T>((g[k] - u[k] * along) * s);
+  const float s = *grad_loss * scale * inverse;
+  for (int64_t k = team.rank(); k < d; k += Team::size) {
+    grad[i * d + k] = store<T>((g[k] - load(f[k]) * inverse * along) * s);
+  }
 }
 
 // Leaves the number of positives in `share`.
@@ -126,12 +130,12 @@ void unit_rows_cuda(const T* features, int64_t n, int64_t d, float* unit, float*
 }
 
 template <typename T>
-void unit_backward_cuda(const float* unit, const float* norm, const float* unit_grad, float scale, int64_t n, int64_t d,
-                        T* grad, void* stream_) {
+void unit_backward_cuda(const T* features, const float* norm, const float* unit_grad, float scale,
+                        const float* grad_loss, int64_t n, int64_t d, T* grad, void* stream_) {
   const auto stream = static_cast<cudaStream_t>(stream_);
   with_team(n, d, [&](auto team, unsigned blocks) {
-    using Team = decltype(team);
-    unit_backward_kernel<Team><<<blocks, kRowThreads, 0, stream>>>(unit, norm, unit_grad, scale, n, d, grad);
+    unit_backward_kernel<decltype(team)>
+        <<<blocks, kRowThreads, 0, stream>>>(features, norm, unit_grad, scale, grad_loss, n, d, grad);
   });
 }
 
@@ -161,9 +165,10 @@ void sum_cuda(const float* part, int64_t n, float* sum, void* stream) {
   sum_kernel<<<1, kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(part, n, sum);
 }
 
-#define BAT_INSTANTIATE(T)                                                         \
-  template void unit_rows_cuda(const T*, int64_t, int64_t, float*, float*, void*); \
-  template void unit_backward_cuda(const float*, const float*, const float*, float, int64_t, int64_t, T*, void*);
+#define BAT_INSTANTIATE(T)                                                                                          \
+  template void unit_rows_cuda(const T*, int64_t, int64_t, float*, float*, void*);                                  \
+  template void unit_backward_cuda(const T*, const float*, const float*, float, const float*, int64_t, int64_t, T*, \
+                                   void*);
 BAT_INSTANTIATE(float)
 BAT_INSTANTIATE(half_bits)
 BAT_INSTANTIATE(bfloat_bits)

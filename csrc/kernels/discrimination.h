@@ -67,16 +67,19 @@ BAT_CLONES void unit_rows_cpu(const T* features, int64_t d, T* __restrict__ unit
   }
 }
 
-// grad_i = (g_i - u_i (u_i . g_i)) / |f_i| with g = scale * the gradient of the unit features.
+// grad_i = (g_i - u_i (u_i . g_i)) / |f_i|, times `scale` and then `factor`, with g the gradient of the unit features.
 template <typename T>
-BAT_CLONES void unit_backward_cpu(const T* unit, const T* norm, const T* unit_grad, T scale, int64_t d,
+BAT_CLONES void unit_backward_cpu(const T* features, const T* norm, const T* unit_grad, T scale, T factor, int64_t d,
                                   T* __restrict__ grad, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const T *u = unit + i * d, *g = unit_grad + i * d;
+    const T *f = features + i * d, *g = unit_grad + i * d;
+    const T inverse = T(1) / norm[i];
     T along = 0;
 #pragma omp simd reduction(+ : along)
-    for (int64_t k = 0; k < d; ++k) along += u[k] * g[k];
-    for (int64_t k = 0; k < d; ++k) grad[i * d + k] = (g[k] - u[k] * along) * (scale / norm[i]);
+    for (int64_t k = 0; k < d; ++k) along += f[k] * inverse * g[k];
+    for (int64_t k = 0; k < d; ++k) {
+      grad[i * d + k] = factor * ((g[k] - f[k] * inverse * along) * (scale / norm[i]));
+    }
   }
 }
 
@@ -181,8 +184,8 @@ void mirror_cpu(T* s, int64_t n, int64_t tile, int64_t begin, int64_t end) {
 template <typename T>
 void unit_rows_cuda(const T* features, int64_t n, int64_t d, float* unit, float* norm, void* stream);
 template <typename T>
-void unit_backward_cuda(const float* unit, const float* norm, const float* unit_grad, float scale, int64_t n, int64_t d,
-                        T* grad, void* stream);
+void unit_backward_cuda(const T* features, const float* norm, const float* unit_grad, float scale,
+                        const float* grad_loss, int64_t n, int64_t d, T* grad, void* stream);
 void share_anchors_cuda(const int64_t* target, const float* weights, int64_t n, Anchor<float>* anchors, void* stream);
 void anchor_rows_cuda(PairRows<float> in, Anchor<float>* anchors, float* part, void* stream);
 void pair_gradients_cuda(PairRows<float> in, const Anchor<float>* anchors, void* stream);

@@ -1,31 +1,46 @@
 // Losses of a clean and an adversarial row of logits: the KL of TRADES, and MART. Element math shared by CPU and CUDA,
-// the CPU loop, the CUDA launcher. Value and both gradients come from one visit of the row.
+// CPU loops over rows, CUDA launchers. The forward pass saves twelve numbers per row; the backward pass reads the
+// logits again. On CUDA that is two passes over memory less than to save the gradients and to multiply them by what
+// comes from above, and no gradient is written that nobody asks for.
 #pragma once
+
+#include <type_traits>
+#include <vector>
 
 #include "kernels/softmax.h"
 
 namespace bat_fast {
 
+// What the value and the gradients need of a pair of rows beside the logits: saved as a row of numbers.
 // MART: CE(z', y) - log(1.0001 - m + 1e-12) + beta KL (1.0000001 - p_y), with m = max_{t != y} p'_t and
 // KL = sum_c p_c (log p_c - log(p'_c + 1e-12)). TRADES: KL without the 1e-12, and nothing else.
 template <typename T, bool kMart>
 struct Pair {
   RowNorm<T> clean, adv;
-  T beta;
-  int64_t label, other;  // y and the class of m
-  T clean_label, adv_other;
   // Sums over the row. The rests are 1 - p_y and 1 - m: subtracting from 1 would leave their rounding errors alone.
   T kl, pulled, clean_rest, adv_rest;
+  T clean_label, adv_other, other;  // p_y, m, and the class of m, -1 where there is none
+  T beta;
+
+  // Of a row without a valid label: all of it, and so its gradients, are NaN.
+  BAT_HD static Pair none() {
+    constexpr T nan = T(NAN);
+    return {{nan, nan}, {nan, nan}, nan, nan, nan, nan, nan, nan, nan, nan};
+  }
 
   // Of one class, with p and q its probabilities. No struct holds them, as that would keep loops from vectorising.
   BAT_HD T log_adv(T z_adv, T q) const { return kMart ? fast_log(q + T(1e-12)) : adv.log_probability(z_adv); }
   BAT_HD T log_ratio(T z, T z_adv, T q) const { return clean.log_probability(z) - log_adv(z_adv, q); }
 
-  BAT_HD void set_classes(int64_t y, int64_t t, T z_label, T z_adv_other) {
-    label = y;
-    other = t;
+  BAT_HD void set_classes(T z_label, const Ranked<T>& largest) {
+    const bool some = largest.column >= 0 && largest.value > -T(INFINITY);
     clean_label = clean.probability(z_label);
-    adv_other = t < 0 ? T(0) : adv.probability(z_adv_other);
+    adv_other = some ? adv.probability(largest.value) : T(0);
+    other = some ? static_cast<T>(largest.column) : T(-1);
+  }
+  // What was saved may be NaN.
+  BAT_HD int64_t other_class(int64_t classes) const {
+    return other >= T(0) && other < static_cast<T>(classes) ? static_cast<int64_t>(other) : -1;
   }
   BAT_HD T kl_term(T p, T ratio) const { return p > T(0) ? p * ratio : p * T(0); }  // p may be NaN
   // The part of p that the KL pulls towards; all of it without the 1e-12.
@@ -66,71 +81,99 @@ BAT_HD T sum_but_one(const T* v, int64_t count, int64_t left_out) {
   return sum;
 }
 
-// Both gradients of a row, times `scale`; between the visits of the row they hold p and q.
+// Of a row with label y; p and q are space for its probabilities.
 template <typename T, bool kMart>
-BAT_HD void pair_row_cpu(const T* z, const T* z_adv, int64_t classes, int64_t y, T beta, T scale, T* per_sample,
-                         T* __restrict__ g, T* __restrict__ g_adv) {
-  Pair<T, kMart> pair = {row_norm(z, classes), row_norm(z_adv, classes), beta, y, -1, 0, 0, 0, 0, 0, 0};
+BAT_HD Pair<T, kMart> pair_row_cpu(const T* z, const T* z_adv, int64_t classes, int64_t y, T beta, T* __restrict__ p,
+                                   T* __restrict__ q) {
+  Pair<T, kMart> pair = {row_norm(z, classes), row_norm(z_adv, classes), 0, 0, 0, 0, 0, 0, -1, beta};
   T kl = 0, pulled = 0;
 #pragma omp simd reduction(+ : kl, pulled)
   for (int64_t c = 0; c < classes; ++c) {
-    const T p = pair.clean.probability(z[c]), q = pair.adv.probability(z_adv[c]);
-    kl += pair.kl_term(p, pair.log_ratio(z[c], z_adv[c], q));
-    pulled += pair.pull(p, q);
-    g[c] = p;
-    g_adv[c] = q;
+    p[c] = pair.clean.probability(z[c]);
+    q[c] = pair.adv.probability(z_adv[c]);
+    kl += pair.kl_term(p[c], pair.log_ratio(z[c], z_adv[c], q[c]));
+    pulled += pair.pull(p[c], q[c]);
   }
   pair.kl = kl;
   pair.pulled = pulled;
   if (kMart) {
     const Ranked<T> other = largest_other(z_adv, classes, y);
-    pair.set_classes(y, other.column, z[y], other.value);
-    pair.clean_rest = sum_but_one(g, classes, y);
-    pair.adv_rest = sum_but_one(g_adv, classes, other.column);
+    pair.set_classes(z[y], other);
+    pair.clean_rest = sum_but_one(p, classes, y);
+    pair.adv_rest = sum_but_one(q, classes, other.column);
   }
-  *per_sample = pair.value(z_adv[y]);
-  const T p_label = g[y], q_label = g_adv[y];
-  for (int64_t c = 0; c < classes; ++c) {
-    const T p = g[c], q = g_adv[c];
-    g[c] = scale * pair.grad_clean(p, pair.log_ratio(z[c], z_adv[c], q), false);
-    g_adv[c] = scale * pair.grad_adv(p, q, false, false);
-  }
-  if (kMart) {
-    g[y] = scale * pair.grad_clean(p_label, pair.log_ratio(z[y], z_adv[y], q_label), true);
-    g_adv[y] = scale * pair.grad_adv(p_label, q_label, true, false);
-    const int64_t t = pair.other;
-    if (t >= 0) g_adv[t] = scale * pair.grad_adv(pair.clean.probability(z[t]), pair.adv_other, false, true);
+  return pair;
+}
+
+// `clean.target` is null for TRADES.
+template <typename T, bool kMart>
+BAT_CLONES void pair_rows_cpu(Logits<T> clean, const T* adv, T beta, T* __restrict__ per_sample,
+                              Pair<T, kMart>* __restrict__ rows, int64_t begin, int64_t end) {
+  PaddedRow<T> copy, copy_adv;
+  const int64_t classes = clean.classes, width = padded_width(classes);
+  std::vector<T> space(2 * width);
+  for (int64_t n = begin; n < end; ++n) {
+    const int64_t start = n * classes, y = kMart ? clean.target[n] : 0;
+    if (kMart && !valid_label(y, classes)) {
+      rows[n] = Pair<T, kMart>::none();
+      per_sample[n] = T(NAN);
+      continue;
+    }
+    const T* z = copy.fill(clean.data + start, classes, width, -T(INFINITY));
+    const T* z_adv = copy_adv.fill(adv + start, classes, width, -T(INFINITY));
+    rows[n] = pair_row_cpu<T, kMart>(z, z_adv, width, y, beta, space.data(), space.data() + width);
+    per_sample[n] = rows[n].value(kMart ? z_adv[y] : T(0));
   }
 }
 
-// Values and gradients, times `scale`, in one visit of each row. `clean.target` is null for TRADES.
-template <typename T>
-BAT_CLONES void pair_loss_cpu(Logits<T> clean, const T* adv, T beta, T scale, T* __restrict__ per_sample,
-                              T* __restrict__ grad_clean, T* __restrict__ grad_adv, int64_t begin, int64_t end) {
+// The gradients of a row with label y, times `scale` and then `factor`: of those that are wanted.
+template <bool kClean, bool kAdv, typename T, bool kMart>
+BAT_HD void pair_row_backward_cpu(const T* z, const T* z_adv, int64_t classes, int64_t y, Pair<T, kMart> pair, T scale,
+                                  T factor, T* __restrict__ g, T* __restrict__ g_adv) {
+  for (int64_t c = 0; c < classes; ++c) {
+    const T p = pair.clean.probability(z[c]), q = pair.adv.probability(z_adv[c]);
+    if (kClean) g[c] = factor * (scale * pair.grad_clean(p, pair.log_ratio(z[c], z_adv[c], q), false));
+    if (kAdv) g_adv[c] = factor * (scale * pair.grad_adv(p, q, false, false));
+  }
+  if (!kMart) return;
+  const T p_label = pair.clean_label, q_label = pair.adv.probability(z_adv[y]);
+  if (kClean) g[y] = factor * (scale * pair.grad_clean(p_label, pair.log_ratio(z[y], z_adv[y], q_label), true));
+  if (kAdv) g_adv[y] = factor * (scale * pair.grad_adv(p_label, q_label, true, false));
+  const int64_t t = pair.other_class(classes);
+  if (kAdv && t >= 0) {
+    g_adv[t] = factor * (scale * pair.grad_adv(pair.clean.probability(z[t]), pair.adv_other, false, true));
+  }
+}
+
+template <typename T, bool kMart>
+BAT_CLONES void pair_backward_cpu(Logits<T> clean, const T* adv, const Pair<T, kMart>* rows, T scale, T factor,
+                                  T* grad_clean, T* grad_adv, int64_t begin, int64_t end) {
   PaddedRow<T> copy, copy_adv, result, result_adv;
   const int64_t classes = clean.classes, width = padded_width(classes);
   for (int64_t n = begin; n < end; ++n) {
-    const int64_t start = n * classes, y = clean.target == nullptr ? 0 : clean.target[n];
+    const int64_t start = n * classes, label = kMart ? clean.target[n] : 0, y = valid_label(label, classes) ? label : 0;
     const T* z = copy.fill(clean.data + start, classes, width, -T(INFINITY));
     const T* z_adv = copy_adv.fill(adv + start, classes, width, -T(INFINITY));
-    T *g = result.space(grad_clean + start, classes, width),
-      *g_adv = result_adv.space(grad_adv + start, classes, width);
-    if (clean.target == nullptr) {
-      pair_row_cpu<T, false>(z, z_adv, width, y, beta, scale, per_sample + n, g, g_adv);
-    } else if (valid_label(y, classes)) {
-      pair_row_cpu<T, true>(z, z_adv, width, y, beta, scale, per_sample + n, g, g_adv);
-    } else {
-      for (int64_t c = 0; c < width; ++c) g[c] = g_adv[c] = T(NAN);
-      per_sample[n] = T(NAN);
+    T* g = grad_clean == nullptr ? nullptr : result.space(grad_clean + start, classes, width);
+    T* g_adv = grad_adv == nullptr ? nullptr : result_adv.space(grad_adv + start, classes, width);
+    if (g != nullptr && g_adv != nullptr) {
+      pair_row_backward_cpu<true, true>(z, z_adv, width, y, rows[n], scale, factor, g, g_adv);
+    } else if (g != nullptr) {
+      pair_row_backward_cpu<true, false>(z, z_adv, width, y, rows[n], scale, factor, g, g_adv);
+    } else if (g_adv != nullptr) {
+      pair_row_backward_cpu<false, true>(z, z_adv, width, y, rows[n], scale, factor, g, g_adv);
     }
-    result.store(grad_clean + start, classes, width);
-    result_adv.store(grad_adv + start, classes, width);
+    if (g != nullptr) result.store(grad_clean + start, classes, width);
+    if (g_adv != nullptr) result_adv.store(grad_adv + start, classes, width);
   }
 }
 
 // In pair_loss.cu; `stream` is a cudaStream_t.
-template <typename T>
-void pair_loss_cuda(Logits<T> clean, const T* adv, float beta, float scale, float* per_sample, float* loss,
-                    T* grad_clean, T* grad_adv, LabelError* error, void* stream);
+template <typename T, bool kMart>
+void pair_rows_cuda(Logits<T> clean, const T* adv, float beta, float* per_sample, Pair<float, kMart>* rows, float* loss,
+                    LabelError* error, void* stream);
+template <typename T, bool kMart>
+void pair_backward_cuda(Logits<T> clean, const T* adv, const Pair<float, kMart>* rows, float scale,
+                        const float* grad_loss, T* grad_clean, T* grad_adv, void* stream);
 
 }  // namespace bat_fast

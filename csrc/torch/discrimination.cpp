@@ -5,39 +5,18 @@
 #include <limits>
 #include <numeric>
 
-#include "rows.h"
+#include "products.h"
 
 namespace bat_fast {
 namespace {
 
 constexpr int64_t kWholeMatrix = 4096;  // samples up to which the similarities are kept between the two passes
 constexpr int64_t kTileRows = 1024;     // of a larger batch, whose similarities are computed twice instead
-constexpr int64_t kMirrorTile = 128;    // rows of a tile when a CPU computes one triangle and copies it
 
-Tensor rows(Tensor& t, int64_t first, int64_t count) { return torch::stable::narrow(t, 0, first, count); }
-
-// Products of unit features, rows first .. first + count of U U^T.
-void products(Tensor& unit, int64_t first, int64_t count, Tensor& out) {
-  const int64_t n = unit.size(0);
-  if (unit.is_cuda() || count < n || n < 4 * kMirrorTile) {
-    Tensor own = rows(unit, first, count), out_rows = rows(out, 0, count);
-    multiply(own, torch::stable::transpose(unit, 0, 1), out_rows);
-    return;
-  }
-  for (int64_t i = 0; i < n; i += kMirrorTile) {  // the upper triangle, by tiles
-    const int64_t height = std::min(kMirrorTile, n - i);
-    Tensor own = rows(unit, i, height), right = rows(unit, i, n - i), band = rows(out, i, height);
-    Tensor corner = torch::stable::narrow(band, 1, i, n - i);
-    multiply(own, torch::stable::transpose(right, 0, 1), corner);
-  }
-  torch::stable::parallel_for(0, n, row_grain(n), [&](int64_t begin, int64_t end) {
-    unit.scalar_type() == ScalarType::Double ? mirror_cpu(pointer<double>(out), n, kMirrorTile, begin, end)
-                                             : mirror_cpu(pointer<float>(out), n, kMirrorTile, begin, end);
-  });
-}
-
-std::tuple<Tensor, Tensor> discrimination_loss(const Tensor& features_, const Tensor& target_, double temperature,
-                                               const std::optional<Tensor>& weights_, const std::string& denominator) {
+// The gradient of the unit features lacks its factor 1 / tau.
+std::tuple<Tensor, Tensor, Tensor> discrimination_loss(const Tensor& features_, const Tensor& target_,
+                                                       double temperature, const std::optional<Tensor>& weights_,
+                                                       const std::string& denominator) {
   const Named given{"features", features_};
   check_dims(given, 2, "[N, D]");
   check_floating(given);
@@ -56,8 +35,7 @@ std::tuple<Tensor, Tensor> discrimination_loss(const Tensor& features_, const Te
   const ScalarType type = accumulator(features);
   Tensor unit = new_tensor(features, {n, d}, type), norm = new_tensor(features, {n}, type);
   Tensor anchors = new_tensor(features, {n, 3}, type), part = new_tensor(features, {n}, type);  // Anchor: 3 numbers
-  Tensor loss = new_tensor(features, {}, type), grad = new_matrix(features),
-         unit_grad = new_tensor(features, {n, d}, type);
+  Tensor loss = new_tensor(features, {}, type), unit_grad = new_tensor(features, {n, d}, type);
   const int64_t height = n <= kWholeMatrix ? n : kTileRows;
   Tensor similarity = new_tensor(features, {height, n}, type);
   const auto pairs = [&](auto kind, int64_t first, int64_t count) {
@@ -96,10 +74,6 @@ std::tuple<Tensor, Tensor> discrimination_loss(const Tensor& features_, const Te
           Tensor out = rows(unit_grad, first, rows_here);
           multiply(rows(similarity, 0, rows_here), unit, out);
         });
-        parallel(n, d, [&](int64_t begin, int64_t end) {
-          unit_backward_cpu(pointer<T>(unit), pointer<T>(norm), pointer<T>(unit_grad), static_cast<T>(1 / temperature),
-                            d, pointer<T>(grad), begin, end);
-        });
       },
       [&](auto kind, void* stream) {
         using T = decltype(kind);
@@ -117,12 +91,45 @@ std::tuple<Tensor, Tensor> discrimination_loss(const Tensor& features_, const Te
           Tensor out = rows(unit_grad, first, rows_here);
           multiply(rows(similarity, 0, rows_here), unit, out);
         });
-        unit_backward_cuda(pointer<float>(unit), pointer<float>(norm), pointer<float>(unit_grad),
-                           static_cast<float>(1 / temperature), n, d, pointer<T>(grad), stream);
       });
-  return {loss, grad};
+  return {loss, norm, unit_grad};
 }
 BAT_REGISTER(discrimination_loss, discrimination_loss)
+
+Tensor discrimination_loss_backward(const Tensor& grad_loss, const Tensor& features_, const Tensor& norm_,
+                                    const Tensor& unit_grad_, double temperature) {
+  const Named given{"features", features_};
+  check_dims(given, 2, "[N, D]");
+  check_floating(given);
+  const int64_t n = features_.size(0), d = features_.size(1);
+  check_sizes({"norm", norm_}, {n});
+  check_sizes({"unit_grad", unit_grad_}, {n, d});
+  check_sizes({"grad_loss", grad_loss}, {});
+  for (const Named& t : {Named{"norm", norm_}, {"unit_grad", unit_grad_}, {"grad_loss", grad_loss}}) {
+    check_type(t, accumulator(features_));
+    check_beside(t, given);
+  }
+  check_number("temperature", temperature, std::numeric_limits<double>::min());
+  const Tensor features = packed(features_), norm = packed(norm_), unit_grad = packed(unit_grad_);
+  Tensor grad = new_matrix(features);
+  on_device(
+      features,
+      [&](auto kind) {
+        using T = decltype(kind);
+        torch::stable::parallel_for(0, n, row_grain(d), [&](int64_t begin, int64_t end) {
+          unit_backward_cpu(pointer<T>(features), pointer<T>(norm), pointer<T>(unit_grad),
+                            static_cast<T>(1 / temperature), *pointer<T>(grad_loss), d, pointer<T>(grad), begin, end);
+        });
+      },
+      [&](auto kind, void* stream) {
+        using T = decltype(kind);
+        unit_backward_cuda(pointer<T>(features), pointer<float>(norm), pointer<float>(unit_grad),
+                           static_cast<float>(1 / temperature), pointer<float>(grad_loss), n, d, pointer<T>(grad),
+                           stream);
+      });
+  return grad;
+}
+BAT_REGISTER(discrimination_loss_backward, discrimination_loss_backward)
 
 }  // namespace
 }  // namespace bat_fast

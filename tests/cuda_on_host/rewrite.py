@@ -12,6 +12,7 @@ ALIGN = r"(?:(?:__align__|alignas)\(\d+\)\s+)?"
 SHARED_WORD = rf"\b{ALIGN}__shared__\s+{ALIGN}"
 DYNAMIC = re.compile(rf"\bextern\s+{SHARED_WORD}([\w:\s]+?)\s+(\w+)\s*\[\s*\]\s*;")
 SHARED = re.compile(rf"{SHARED_WORD}([^;,=]+?)\s+(\w+)((?:\[[^\]]*\])*)\s*;")
+ASKING = re.compile(r"\bcudaFuncSetAttribute\(\s*(\w+)")
 LAUNCH = re.compile(r"(\s*)<<<(.*?)>>>", re.DOTALL)
 
 
@@ -30,11 +31,13 @@ def callee_start(text: str, end: int) -> int:
 def rewrite(text: str) -> str:
     text = DYNAMIC.sub(r"\1* \2 = cuda_on_host::dynamic_shared<\1>();", text)
     text = SHARED.sub(r"auto& \2 = cuda_on_host::shared<\1\3>([] {});", text)
+    asking = set(ASKING.findall(text))  # for shared memory, say: their launches are known by their address
     done, at = [], 0
     for launch in LAUNCH.finditer(text):
         start = callee_start(text, launch.start())
         kernel = text[start : launch.start()]
-        done += [text[at:start], f"cuda_on_host::kernel([&](auto... v) {{ {kernel}(v...); }})"]
+        address = f", reinterpret_cast<const void*>({kernel})" if kernel in asking else ""
+        done += [text[at:start], f"cuda_on_host::kernel([&](auto... v) {{ {kernel}(v...); }}{address})"]
         done += [launch[1], ".on(", launch[2], ")"]
         at = launch.end()
     return "".join([*done, text[at:]])

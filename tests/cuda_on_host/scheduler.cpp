@@ -14,17 +14,22 @@
 namespace cuda_on_host {
 namespace {
 
-constexpr std::size_t kStaticShared = 48 << 10, kDynamicShared = 227 << 10, kThreads = 1024;  // CUDA's limits
+// CUDA's limits. Static and dynamic shared memory together: what every kernel gets, and the most that one can ask for.
+constexpr std::size_t kShared = 48 << 10, kMostShared = 227 << 10, kThreads = 1024;
+
+std::map<const void*, std::size_t> asked_for;  // dynamic shared memory, by the address of the kernel
 
 // The char members are names for ThreadSanitizer. Barriers have two, used in turn: a fast thread must not hand its
 // later writes to a slow one that is still leaving the barrier before. Each block has its own, so blocks stay
 // unordered.
 struct Block {
-  explicit Block(std::size_t dynamic_bytes) : fixed(kStaticShared), dynamic(dynamic_bytes) {
+  Block(std::size_t dynamic_bytes, std::size_t limit)
+      : fixed(kShared), dynamic(dynamic_bytes), bytes(dynamic_bytes), limit(limit) {
     dynamic_array = dynamic.take(dynamic_bytes, 256);
   }
   SharedMemory fixed, dynamic;
   void* dynamic_array;
+  std::size_t bytes, limit;  // of static and dynamic shared memory
   std::map<const void*, void*> variables;
   char start = 0, barrier[2] = {}, warp_barrier[kThreads / kWarp][2] = {};
 };
@@ -128,12 +133,22 @@ void check_mask(unsigned mask) {
 unsigned Place::lane() const { return rank % kWarp; }
 const Place& here() { return threads[rank].place; }
 
-void run_grid(dim3 grid, dim3 size, std::size_t dynamic_bytes, const std::function<void()>& kernel) {
+void allow_dynamic_shared(const void* kernel, std::size_t bytes) {
+  if (bytes > kMostShared) fail("a kernel asks for more than 227 KiB of dynamic shared memory");
+  asked_for[kernel] = bytes;
+}
+
+void run_grid(dim3 grid, dim3 size, std::size_t dynamic_bytes, const std::function<void()>& kernel,
+              const void* address) {
   const unsigned count = size.volume(), grid_count = grid.volume();
   if (count == 0 || count > kThreads) fail("a block has 1 to 1024 threads");
   if (grid_count == 0) fail("an empty grid is a launch error");
   if (grid.y > 65535 || grid.z > 65535) fail("gridDim.y and gridDim.z end at 65535");
-  if (dynamic_bytes > kDynamicShared) fail("more than 227 KiB of dynamic shared memory");
+  const auto asked = asked_for.find(address);
+  if (dynamic_bytes > (asked == asked_for.end() ? kShared : asked->second)) {
+    fail("more dynamic shared memory than the kernel gets: 48 KiB, or what cudaFuncSetAttribute asked for");
+  }
+  const std::size_t limit = asked == asked_for.end() ? kShared : kMostShared;
   for (FiberTeam& team : teams) {
     while (team.size() < count) team.push_back(std::make_unique<Fiber>(live));
   }
@@ -146,7 +161,7 @@ void run_grid(dim3 grid, dim3 size, std::size_t dynamic_bytes, const std::functi
     for (unsigned t = 0; t < count; ++t) {
       threads[t].place = {{t % size.x, t / size.x % size.y, t / size.x / size.y}, at, size, grid};
     }
-    block = blocks.emplace_back(std::make_unique<Block>(dynamic_bytes)).get();
+    block = blocks.emplace_back(std::make_unique<Block>(dynamic_bytes, limit)).get();
     release(&block->start);
     run_block(teams[n % 2], n % 2 == 0);
   }
@@ -182,8 +197,10 @@ void fence() {
 
 void* shared_memory(const void* key, std::size_t bytes, std::size_t alignment) {
   void*& memory = block->variables[key];
-  if (memory == nullptr) memory = block->fixed.take(bytes, alignment);
-  return memory;
+  if (memory != nullptr) return memory;
+  block->bytes += bytes;
+  if (block->bytes > block->limit) fail("static and dynamic shared memory together are more than the kernel gets");
+  return memory = block->fixed.take(bytes, alignment);
 }
 void* dynamic_shared_memory() { return block->dynamic_array; }
 

@@ -34,7 +34,10 @@ struct Place {
 };
 const Place& here();
 
-void run_grid(dim3 grid, dim3 block, std::size_t dynamic_bytes, const std::function<void()>& kernel);
+// `address` is that of a kernel that may ask for more than 48 KiB of shared memory, by allow_dynamic_shared.
+void run_grid(dim3 grid, dim3 block, std::size_t dynamic_bytes, const std::function<void()>& kernel,
+              const void* address);
+void allow_dynamic_shared(const void* kernel, std::size_t bytes);
 
 void wait_for_block(Site site);
 void wait_for_warp(unsigned mask, Site site);
@@ -68,9 +71,12 @@ T* dynamic_shared() {
 template <typename Call>
 struct kernel {
   Call call;
-  explicit kernel(Call c) : call(c) {}
+  const void* address;
+  explicit kernel(Call c, const void* address = nullptr) : call(c), address(address) {}
   auto on(dim3 grid, dim3 block, std::size_t dynamic_bytes = 0, cudaStream_t = nullptr) const {
-    return [=, call = call](auto... arguments) { run_grid(grid, block, dynamic_bytes, [&] { call(arguments...); }); };
+    return [=, call = call, address = address](auto... arguments) {
+      run_grid(grid, block, dynamic_bytes, [&] { call(arguments...); }, address);
+    };
   }
 };
 

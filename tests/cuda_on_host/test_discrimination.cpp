@@ -31,8 +31,9 @@ void check_unit_rows(int64_t n, int64_t d) {
   const auto unit_grad = random_array<float>(n * d, [](int64_t) { return normal(); });
   const auto wide_grad = widened<double>(unit_grad);
   Array<T> grad(n * d);
-  unit_backward_cuda(unit.data(), norm.data(), unit_grad.data(), 10.0f, n, d, grad.data(), nullptr);
-  unit_backward_cpu(want_unit.data(), want_norm.data(), wide_grad.data(), 10.0, d, want.data(), 0, n);
+  const float grad_loss = -0.5f;
+  unit_backward_cuda(features.data(), norm.data(), unit_grad.data(), 10.0f, &grad_loss, n, d, grad.data(), nullptr);
+  unit_backward_cpu(wide.data(), want_norm.data(), wide_grad.data(), 10.0, -0.5, d, want.data(), 0, n);
   const double stored = sizeof(T) == 4 ? kClose : 2e-2;
   for (int64_t i = 0; i < n * d; ++i) {
     expect_close("unit feature", i, unit[i], want_unit[i], kClose);

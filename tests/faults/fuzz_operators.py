@@ -209,10 +209,15 @@ def rows(m: Memory, name: str) -> list[Any]:
         ]
     if name == "pair_loss":
         return [logits, other, m.draw.choice((target, None)), 6.0]
+    if name == "pair_loss_backward":
+        kept, wanted = m.floats(count, 12, dtype=dtype), (m.draw.random() < 0.5 for _ in range(2))
+        return [scalar(), logits, other, m.draw.choice((target, None)), kept, *wanted]
     if name == "soft_target_loss":
         return [logits, other]
     if name == "discrimination_loss":
         return [logits, target, 0.1, m.floats(count, dtype=dtype), m.draw.choice(("all", "negatives"))]
+    if name == "discrimination_loss_backward":
+        return [scalar(), logits, m.floats(count, dtype=dtype), other, 0.1]
     if name == "holistic_loss":
         return [m.floats(max(count, 1), dtype=dtype), 0.1, 0.2, m.draw.choice(("hd", "hr"))]
     return [m.floats(9, classes, dtype=dtype), m.ids(count, 9), logits, 0.9]  # ensemble_targets_
@@ -234,8 +239,8 @@ VALID: dict[str, Callable[[Memory], list[Any]]] = {
     "random_start": random_start,
     **{
         n: lambda m, n=n: rows(m, n)
-        for n in ("bat_loss", "bat_loss_backward", "pair_loss", "soft_target_loss", "discrimination_loss",
-                  "holistic_loss", "ensemble_targets_")
+        for n in ("bat_loss", "bat_loss_backward", "pair_loss", "pair_loss_backward", "soft_target_loss",
+                  "discrimination_loss", "discrimination_loss_backward", "holistic_loss", "ensemble_targets_")
     },
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right
+from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right, laid_out
 
 from bat_fast import _native, ops
 
@@ -86,6 +86,11 @@ def test_operator_is_well_formed(device):
     torch.library.opcheck(
         torch.ops.bat_fast.discrimination_loss.default, (features, target, 0.1, None, "all")
     )
+    features = features.detach()
+    loss, *kept = torch.ops.bat_fast.discrimination_loss(features, target, 0.1, None, "all")
+    torch.library.opcheck(
+        torch.ops.bat_fast.discrimination_loss_backward.default, (loss, features, *kept, 0.1)
+    )
 
 
 F_, T_ = torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
@@ -118,8 +123,10 @@ def test_large_batches_equal_the_reference(size, denominator, device):
     features = torch.randn(n, d, device=device, requires_grad=True)
     loss = ops.discrimination_loss(features, target, denominator=denominator)
     (grad,) = torch.autograd.grad(loss, features)
-    reference = _native.reference_of("discrimination_loss")
-    expected, expected_grad = reference(features.detach().double(), target, 0.1, None, denominator)
+    value, gradient = (_native.reference_of(f"discrimination_loss{part}") for part in ("", "_backward"))
+    exact = features.detach().double()
+    expected, *kept = value(exact, target, 0.1, None, denominator)
+    expected_grad = gradient(torch.ones_like(expected), exact, *kept, 0.1)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(grad.double(), expected_grad, rtol=1e-3, atol=1e-6)
 
@@ -184,4 +191,16 @@ def draw_discrimination_loss(d: Draw) -> Drawn:
     return Drawn([features, d.integers(5, n), temperature, weights, denominator], unit=unit)
 
 
-DRAWN = {"discrimination_loss": draw_discrimination_loss}
+def draw_discrimination_loss_backward(d: Draw) -> Drawn:
+    n, width = d.integer(1, 40), d.one_of(1, 3, 16, 67)
+    features = d.normal(n, width, scale=max(d.scale, 1e-6))
+    norm = laid_out(features.norm(dim=1), d.one_of("contiguous", "gaps"))
+    unit_grad, temperature = d.normal(n, width, scale=1.0), d.one_of(0.1, 1.0)
+    unit = 3 / (temperature * norm.min().item())  # what is along a feature cancels
+    return Drawn([features.new_tensor(-3.0), features, norm, unit_grad, temperature], unit=unit)
+
+
+DRAWN = {
+    "discrimination_loss": draw_discrimination_loss,
+    "discrimination_loss_backward": draw_discrimination_loss_backward,
+}

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right
+from tables import SOME_LABELS, SOME_LOGITS, Draw, Drawn, Right, laid_out
 from torch.nn import functional as F
 
-from bat_fast import ops
+from bat_fast import _native, ops
 
 SIZES = [(1, 1), (1, 2), (3, 10), (5, 16), (2, 511), (2, 513), (128, 200), (9, 2049), (2, 22000)]
 TOLERANCE = {torch.float32: {"rtol": 5e-5, "atol": 3e-5}, torch.float64: {"rtol": 1e-10, "atol": 1e-11}}
@@ -65,6 +65,38 @@ def test_gradient_flows_to_one_side_alone(device):
     torch.testing.assert_close(grad, expected.detach(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [10, 200, 1030])
+@pytest.mark.parametrize("mart", [False, True])
+def test_one_gradient_alone_is_that_of_both(mart, classes, device, dtype):
+    clean, adv, y = pair(5, classes, device, dtype)
+    target = y if mart else None
+    loss, _, rows = torch.ops.bat_fast.pair_loss(clean, adv, target, 5.0)
+    backward = torch.ops.bat_fast.pair_loss_backward
+    both = backward(-2.0 * loss, clean, adv, target, rows, True, True)
+    for side in (0, 1):
+        alone = backward(-2.0 * loss, clean, adv, target, rows, side == 0, side == 1)
+        assert torch.equal(alone[side], both[side])
+        assert alone[1 - side].shape == (0, classes)
+
+
+def test_an_empty_batch(device):
+    clean, adv = (torch.empty(0, 3, device=device, requires_grad=True) for _ in range(2))
+    for loss, _ in (ops.kl_loss(clean, adv), ops.mart_loss(clean, adv, clean.new_empty(0).long())):
+        assert loss.isnan()
+        assert [g.shape for g in torch.autograd.grad(loss, (clean, adv))] == [(0, 3), (0, 3)]
+
+
+def test_a_wrong_label_makes_its_row_nan():
+    # What a GPU, which reads no label on the host, runs where it has no kernel.
+    clean, adv, y = pair(3, 4, "cpu", torch.float32)
+    y[1] = 99
+    value, gradients = (_native.reference_of(f"pair_loss{part}") for part in ("", "_backward"))
+    _, per_sample, rows = value(clean, adv, y, 5.0)
+    for t in (per_sample, rows, *gradients(torch.tensor(1.0), clean, adv, y, rows, True, True)):
+        assert t.isnan().flatten(1).all(1).tolist() == [False, True, False] if t.dim() > 1 else t[1].isnan()
+        assert not t[[0, 2]].isnan().any()
+
+
 def test_extreme_logits(device, dtype):
     inf = torch.inf
     clean = torch.tensor([[1e4, -1e4, 0.0], [-inf, 0.0, 1.0], [0.0, 0.0, 0.0]], device=device, dtype=dtype)
@@ -91,6 +123,21 @@ def test_operator_is_well_formed(device, dtype):
     for target, beta in ((None, 0.0), (y, 5.0)):
         arguments = (clean.requires_grad_(), adv.requires_grad_(), target, beta)
         torch.library.opcheck(torch.ops.bat_fast.pair_loss.default, arguments)
+        clean, adv = clean.detach(), adv.detach()
+        loss, _, rows = torch.ops.bat_fast.pair_loss(clean, adv, target, beta)
+        arguments = (loss, clean, adv, target, rows, target is None, True)
+        torch.library.opcheck(torch.ops.bat_fast.pair_loss_backward.default, arguments)
+
+
+def test_under_compile(device):
+    clean, adv, y = pair(6, 5, device, torch.float32)
+    adv.requires_grad_()
+    compiled = torch.compile(lambda z: ops.mart_loss(clean, z, y)[0], fullgraph=True, backend="aot_eager")
+    for loss in (compiled(adv), ops.mart_loss(clean, adv, y)[0]):
+        (grad,) = torch.autograd.grad(loss, adv)
+        exact = adv.detach().double().requires_grad_()
+        (expected,) = torch.autograd.grad(textbook_mart(clean.double(), exact, y, 5.0).mean(), exact)
+        torch.testing.assert_close(grad.double(), expected, **TOLERANCE[torch.float32])
 
 
 Z, Y = torch.randn(4, 5), torch.tensor([0, 1, 2, 1])
@@ -122,7 +169,15 @@ RIGHT = {
 def draw_pair_loss(d: Draw) -> Drawn:
     n, classes = d.rows()
     target, beta = d.one_of((None, 0.0), (d.integers(classes, n), 5.0))
-    return Drawn([d.normal(n, classes), d.normal(n, classes), target, beta], unit=max(1.0, d.scale) / n)
+    return Drawn([d.normal(n, classes), d.normal(n, classes), target, beta], None, max(1.0, d.scale) / n)
 
 
-DRAWN = {"pair_loss": draw_pair_loss}
+def draw_pair_loss_backward(d: Draw) -> Drawn:
+    (clean, adv, target, beta), _, unit = draw_pair_loss(d)
+    rows = torch.ops.bat_fast.pair_loss(clean, adv, target, beta)[2]
+    rows, wanted = laid_out(rows, d.one_of("contiguous", "gaps")), d.one_of((True, True), (True, False))
+    arguments = [clean.new_tensor(-3.0), clean, adv, target, rows, *d.one_of(wanted, wanted[::-1])]
+    return Drawn(arguments, unit=15 * unit)
+
+
+DRAWN = {"pair_loss": draw_pair_loss, "pair_loss_backward": draw_pair_loss_backward}
