@@ -99,7 +99,12 @@ def _structure(model: nn.Module) -> Hashable:
 
     And the constant of norms: the others are read once, when a program is built.
     """
-    return tuple((id(m), type(m), m.training, hooked(m), vars(m).get("eps")) for m in parts_of(model).modules)
+    return tuple((id(m), type(m), m.training, hooked(m), _eps(m)) for m in parts_of(model).modules)
+
+
+def _eps(module: nn.Module) -> float | None:
+    eps = vars(module).get("eps")
+    return eps if isinstance(eps, float) else None
 
 
 def _expected(model: nn.Module, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
