@@ -234,4 +234,6 @@ def _described(attack: Attack | None, norm: str, eps: float) -> dict[str, Any]:
     more = {
         name: value for name, usually in usual.items() if (value := getattr(attack, name, usually)) != usually
     }
+    if callable(more.get("loss")):
+        more["loss"] = getattr(attack.loss, "__name__", type(attack.loss).__name__)
     return {**shared, "step_size": attack.step_size, "steps": getattr(attack, "steps", None), **more}

@@ -16,6 +16,7 @@ _TITLES = {
     "apgd_t": "APGD-T",
     "fab_t": "FAB-T",
     "fgsm": "FGSM",
+    "pgd": "PGD",
     "apgd": "APGD",
     "fab": "FAB",
     "square": "Square",
