@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bat_fast import ops
-    from bat_fast.attacks import PGD, AttackLoss
+    from bat_fast.attacks import APGD, FAB, FGSM, PGD, AttackLoss, AutoAttack, Square
     from bat_fast.batch import Batch
 
     __version__: str
 
-__all__ = ["PGD", "AttackLoss", "Batch", "__version__", "ops"]
-_PLACES = {"PGD": "attacks", "AttackLoss": "attacks", "Batch": "batch"}
+__all__ = [
+    "APGD", "FAB", "FGSM", "PGD", "AttackLoss", "AutoAttack", "Batch", "Square", "__version__", "ops",
+]  # fmt: skip
+_ATTACKS = ("APGD", "FAB", "FGSM", "PGD", "AttackLoss", "AutoAttack", "Square")
+_PLACES = dict.fromkeys(_ATTACKS, "attacks") | {"Batch": "batch"}
 _MODULES = ("attacks", "batch", "ops")  # what `import bat_fast` has always had beside these
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Name -> the row loss, and whether the squared distance to soft targets is added.
-_ATTACK_LOSSES = {
+ATTACK_LOSSES = {
     "ce": ("ce", False),
     "margin": ("margin", False),
     "dlr": ("dlr", False),
@@ -132,9 +132,9 @@ def attack_arguments(
 ) -> tuple[str, Tensor | None, Tensor | None, float, bool, Tensor | None]:
     """What the kernels of an attack take behind logits and target; raise where it does not fit together."""
     check_labels("target", target, logits)
-    if loss not in _ATTACK_LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(_ATTACK_LOSSES)}, got {loss!r}")
-    base, with_soft = _ATTACK_LOSSES[loss]
+    if loss not in ATTACK_LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(ATTACK_LOSSES)}, got {loss!r}")
+    base, with_soft = ATTACK_LOSSES[loss]
     if base == "ce" and not with_soft and not targeted:
         return base, None, None, soft_weight, targeted, None
     check_number("soft_weight", soft_weight, 0.0)

@@ -96,7 +96,7 @@ def test_an_attack_is_one_file(lay, small, tmp_path, capsys):
     assert main(["eval", str(out), "--attack", "fgsm3"]) == 2
     assert "fgsm has its own number of steps" in capsys.readouterr().err
     assert main(["eval", str(out), "--attack", "cw"]) == 2
-    assert "there is no attack 'cw'; there are apgd, autoattack, fab, fgsm, pgd" in capsys.readouterr().err
+    assert "there is no attack 'cw'; there are clean, apgd, fab, fgsm, pgd" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ class APGD(Search):
     def __init__(
         self,
         model: nn.Module,
-        eps: float = 8 / 255,
+        eps: float | str = 8 / 255,
         *,
         loss: str = "ce",
         steps: int = 100,

@@ -10,22 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bat_fast._checks import check_range, choice
+from bat_fast._checks import ATTACK_LOSSES, check_number, check_range, choice
 from bat_fast._logits import logits_of, succeeded
 from bat_fast.attacks.done import Done, Progress, of_batch
 from bat_fast.attacks.engine import ENGINES, Engine, Loop
 from bat_fast.attacks.goal import report_labels
 from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.modules import as_module
+from bat_fast.attacks.options import Optioned
 from bat_fast.attacks.pixels import check_batch, check_tensors, usable
 from bat_fast.attacks.precision import AUTOCAST, working_dtype
 from bat_fast.attacks.problem import Problem
 from bat_fast.attacks.start import begin
-from bat_fast.attacks.step import NORMS, Step, default_step_size, one_number
+from bat_fast.attacks.step import Step, check_length, default_step_size, one_number, which_norm
 from bat_fast.attacks.untouched import untouched
 
 
-class Attack(ABC):
+class Attack(Optioned, ABC):
     """An attack on a batch of images in pixel space, within a ball around each of them.
 
     A call checks the batch, holds the model still, makes the start and hands both to `run`, which a kind of
@@ -36,9 +37,9 @@ class Attack(ABC):
     Args:
         model: takes [N, C, H, W] pixels in [lo, hi] and returns logits [N, K], or a tuple or an object that
             holds them; normalisation lives inside it (`bat_fast.models.Normalize`). A module, or a function.
-        eps: radius in pixels, >= 0.
-        step_size: step in pixels; None is eps / 4.
-        norm: ``"linf"`` or ``"l2"`` (per sample).
+        eps: radius in pixels, or text, ``"8/255"``; in linf at most the range of a pixel, in l2 32 times it.
+        step_size: step in pixels, likewise; None is eps / 4.
+        norm: ``"linf"`` or ``"l2"`` (per sample), in any case.
         loss: row loss to climb, see `bat_fast.ops.attack_grad`; ``kl`` moves away from the logits of the
             clean images, which are computed once. Or a function ``loss(logits, y)`` in torch, with float32
             logits [N, K], such as ``nn.CrossEntropyLoss()``; with ``targets`` it is descended towards them.
@@ -64,15 +65,13 @@ class Attack(ABC):
     _shown: tuple[str, ...] = (
         "eps", "step_size", "norm", "loss", "random_start", "bn_mode", "precision", "seed"
     )  # fmt: skip
-    parameter_free = False
-    """It chooses its steps by itself, and takes no ``step_size``."""
 
     def __init__(
         self,
         model: nn.Module | Callable[[Tensor], Any],
-        eps: float = 8 / 255,
+        eps: float | str = 8 / 255,
         *,
-        step_size: float | None = None,
+        step_size: float | str | None = None,
         norm: str = "linf",
         loss: str | LossFunction = "ce",
         random_start: bool | str = True,
@@ -87,10 +86,11 @@ class Attack(ABC):
         hi: float = 1.0,
     ) -> None:
         self.model = as_module(model)
-        self.eps = one_number("eps", eps, type(self).__name__)
-        self.step_size = default_step_size(self.eps) if step_size is None else float(step_size)
-        self.norm = choice("norm", norm, NORMS)
-        self.loss = loss
+        kind, self.norm = type(self).__name__, which_norm(norm)
+        self.eps = one_number("eps", eps, kind)
+        step = default_step_size(self.eps) if step_size is None else step_size
+        self.step_size = one_number("step_size", step, kind)
+        self.loss = loss if callable(loss) else choice("loss", loss, tuple(ATTACK_LOSSES))
         self.random_start = choice("random_start", random_start, (True, False, "gaussian"))
         self.bn_mode = choice("bn_mode", bn_mode, ("eval", "train"))
         self.precision = choice("precision", precision, tuple(AUTOCAST))
@@ -105,10 +105,10 @@ class Attack(ABC):
         self._calls = 0
         self._engine = Engine(self.engine)
         self._range_seen = False
-        for name in ("eps", "step_size", "start_scale"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)}")
         check_range(self.lo, self.hi)
+        check_number("start_scale", self.start_scale, 0.0)
+        for name in ("eps", "step_size"):
+            check_length(name, getattr(self, name), self.norm, self.lo, self.hi)
 
     def __repr__(self) -> str:
         return (

@@ -111,7 +111,7 @@ class AutoAttack(Attack):
     def __init__(
         self,
         model: nn.Module,
-        eps: float = 8 / 255,
+        eps: float | str = 8 / 255,
         *,
         version: str = "standard",
         mode: str = "exact",

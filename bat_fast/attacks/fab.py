@@ -61,11 +61,12 @@ class FAB(Search):
     """
 
     _shown = ("eps", "norm", "targets", "restarts", "seed")
+    decides = ("loss",)
 
     def __init__(
         self,
         model: nn.Module,
-        eps: float = 8 / 255,
+        eps: float | str = 8 / 255,
         *,
         targets: int = 9,
         steps: int = 100,

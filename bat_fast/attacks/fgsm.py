@@ -21,5 +21,7 @@ class FGSM(PGD):
         ValueError, TypeError: an argument is out of range; the message names it.
     """
 
-    def __init__(self, model: nn.Module, eps: float | Tensor = 8 / 255, **options: Any) -> None:
+    decides = ("step_size", "steps", "random_start", "restarts")
+
+    def __init__(self, model: nn.Module, eps: float | str | Tensor = 8 / 255, **options: Any) -> None:
         super().__init__(model, eps, step_size=eps, steps=1, random_start=False, **options)

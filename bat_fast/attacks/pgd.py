@@ -15,7 +15,7 @@ from bat_fast.attacks.engine import AttackedModel
 from bat_fast.attacks.goal import Best, Goal
 from bat_fast.attacks.loss import AttackLoss, LossFunction
 from bat_fast.attacks.problem import Problem
-from bat_fast.attacks.step import Step, default_step_size, each_image
+from bat_fast.attacks.step import Step, default_step_size, numbers
 from bat_fast.attacks.targets import random_targets
 
 _MOST_RESTARTS = 255
@@ -111,8 +111,8 @@ class PGD(Attack):
     def __init__(
         self,
         model: nn.Module,
-        eps: float | Tensor = 8 / 255,
-        step_size: float | Tensor | None = None,
+        eps: float | str | Tensor = 8 / 255,
+        step_size: float | str | Tensor | None = None,
         steps: int = 10,
         norm: str = "linf",
         loss: str | LossFunction = "ce",
@@ -133,17 +133,15 @@ class PGD(Attack):
         lo: float = 0.0,
         hi: float = 1.0,
     ) -> None:
-        if step_size is None:
-            step_size = default_step_size(eps)
-        self.each: dict[str, Tensor] = {
-            name: each_image(name, value)
-            for name, value in (("eps", eps), ("step_size", step_size))
-            if isinstance(value, Tensor) and value.dim()
-        }
+        kind = type(self).__name__
+        given = {"eps": numbers("eps", eps, kind)}
+        step = default_step_size(given["eps"]) if step_size is None else step_size
+        given["step_size"] = numbers("step_size", step, kind)
+        self.each = {name: value for name, value in given.items() if isinstance(value, Tensor)}
         """The settings that are [N] numbers; the attribute of that name is then the largest."""
-        largest = {"eps": eps, "step_size": step_size} | {k: v.max() for k, v in self.each.items()}
+        most = {name: float(each.max()) if isinstance(each, Tensor) else each for name, each in given.items()}
         super().__init__(
-            model, float(largest["eps"]), step_size=float(largest["step_size"]), norm=norm, loss=loss,
+            model, most["eps"], step_size=most["step_size"], norm=norm, loss=loss,
             random_start=random_start, bn_mode=bn_mode, precision=precision, engine=engine, seed=seed,
             start_scale=start_scale, bn_updates=bn_updates, clip_start=clip_start, lo=lo, hi=hi,
         )  # fmt: skip

@@ -46,7 +46,7 @@ class Search(Attack):
     def __init__(
         self,
         model: nn.Module,
-        eps: float = 8 / 255,
+        eps: float | str = 8 / 255,
         *,
         targets: int = 0,
         restarts: int = 1,

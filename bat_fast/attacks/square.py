@@ -64,9 +64,10 @@ class Square(Search):
     """
 
     _shown = ("eps", "norm", "queries", "restarts", "seed")
+    decides = ("loss",)
 
     def __init__(
-        self, model: nn.Module, eps: float = 8 / 255, *, queries: int = 5000, **options: Any
+        self, model: nn.Module, eps: float | str = 8 / 255, *, queries: int = 5000, **options: Any
     ) -> None:
         super().__init__(model, eps, **options)
         if self.targets:

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from bat_fast import ops
+from bat_fast._checks import choice
 from bat_fast._native import reference_of
+from bat_fast.config.ball import length_fault
 from bat_fast.ops._ball import per_image
+from bat_fast.ratio import Ratio
+from bat_fast.spelling import meant
 
 Radius = TypeVar("Radius", float, Tensor, float | Tensor)
 _STEPS = {"linf": ops.linf_step_, "l2": ops.l2_step_}
@@ -75,15 +79,42 @@ class Step:
         return {"step_size": self.step_size, "eps": radius, "lo": self.lo, "hi": self.hi}
 
 
-def one_number(name: str, value: Any, kind: str) -> float:
-    """``value`` as a float.
+def which_norm(norm: str) -> str:
+    """The one of ``NORMS`` that is meant: ``Linf`` is ``linf``.
 
     Raises:
-        ValueError: it holds several numbers, which attacks of this ``kind`` do not take.
+        ValueError: it is none.
+    """
+    return str(choice("norm", meant(str(norm), NORMS) or norm, NORMS))
+
+
+def check_length(name: str, value: float, norm: str, lo: float = 0.0, hi: float = 1.0) -> None:
+    """Raise ValueError where a radius or a step makes no sense among pixels in [lo, hi]."""
+    fault = length_fault(norm, value, width=hi - lo)
+    if fault is not None:
+        raise ValueError(f"{name} must be {fault}")
+
+
+def one_number(name: str, value: Any, kind: str) -> float:
+    """``value`` as a float, which text may say as a fraction: ``"8/255"``.
+
+    Raises:
+        ValueError: it holds several numbers, which attacks of this ``kind`` do not take, or is other text.
+        TypeError: it is something else.
     """
     if isinstance(value, Tensor) and value.numel() != 1:
         raise ValueError(f"{name}: {kind} takes one number, PGD and FGSM take one for each image")
-    return float(value)
+    try:
+        return float(Ratio(value) if isinstance(value, str) else value)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name} must be a number or a fraction such as 8/255, got {value!r}") from None
+
+
+def numbers(name: str, value: Any, kind: str) -> float | Tensor:
+    """``value`` as a float, or as a tensor [N] with a number for each image."""
+    if isinstance(value, Tensor) and value.dim():
+        return each_image(name, value)
+    return one_number(name, value, kind)
 
 
 def each_image(name: str, value: Tensor) -> Tensor:

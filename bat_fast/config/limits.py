@@ -11,14 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from bat_fast.config import TrainConfig
+from bat_fast.config.ball import L2_MOST, length_fault
 from bat_fast.config.phases import problems_of_phases
 
 PART_OF_RUN = "a fraction of the run in [0, 1], or epochs above 1"
 """Of a setting that is a fraction of the run, or a number of epochs where it is above 1."""
 BALL = "pixels"
 """Of a length in pixels that are scaled to [0, 1]: at most 1 in linf, at most `L2_MOST` in l2."""
-L2_MOST = 32.0
-"""Beyond what any ball of the literature has, and beneath what one meant in 255ths would have."""
 
 _SGD_RATE = 0.05  # from here on Adam diverges on every network of this family
 
@@ -196,14 +195,10 @@ def _fault(config: TrainConfig, name: str, limit: str, value: float) -> str | No
 
 
 def _ball_fault(config: TrainConfig, name: str, value: float) -> str | None:
-    norm, is_step = config.attack.norm, name.endswith("step_size")
-    most = 1.0 if norm == "linf" else L2_MOST
-    if 0 <= value <= most and not (is_step and value == 0):
-        return None
+    is_step = name.endswith("step_size")
     if is_step and value == 0:
         return "> 0, got 0; leave it out for a quarter of the radius"
-    units = f"; pixels are in [0, 1]: write {value:g}/255" if most < value <= 255 * most else ""
-    return f"in {'(' if is_step else '['}0, {most:g}] for {norm}, got {value}{units}"
+    return length_fault(config.attack.norm, value, positive=is_step)
 
 
 def _ends(limit: str) -> tuple[float, float]:

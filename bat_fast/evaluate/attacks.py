@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from bat_fast.attacks import FAB, FGSM, Attack, AutoAttack, Square, by_name
-from bat_fast.spelling import hint
+from bat_fast.attacks.autoattack import CLEAN
+from bat_fast.attacks.options import options_of
+from bat_fast.runs.metrics import untitled
+from bat_fast.spelling import hint, meant
 
 # Names that people write for an attack with some of its options.
 _WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
@@ -19,10 +22,10 @@ _WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
     "fab-t": ("fab", {"targets": 9}),
     "aa": ("autoattack", {}),
     "aa-quick": ("autoattack", {"mode": "quick"}),
-    "quick": ("autoattack", {"mode": "quick"}),
     "aa-plus": ("autoattack", {"version": "plus"}),
     "aa-rand": ("autoattack", {"version": "rand"}),
 }
+_SAME = {"autoattack": "aa", "quick": "aa-quick"}
 _FLAGS = {"any": "any_step", "targeted": "targeted"}
 _SUFFIXES = r"(?:[-_](?:any|targeted|step\d*\.\d+))*"
 
@@ -38,6 +41,7 @@ def make_attack(
             ``apgd-t``, ``fab-t``, ``aa`` (AutoAttack), ``aa-quick`` or ``quick``, ``aa-plus``, ``aa-rand``.
             Behind those of PGD also ``-any`` (an image broken at any step of any run is broken),
             ``-targeted`` (towards a random other class) and ``-step0.003`` (in pixels): ``pgd50x10-any``.
+            Or as people write it, ``PGD-20``, ``AutoAttack``: see `spelled`.
         model: to attack.
         step_size: step in pixels, for the attacks whose number of steps is named.
         options: of the attack: ``eps``, ``norm``, ``seed``, ...
@@ -45,23 +49,43 @@ def make_attack(
     Raises:
         ValueError: there is no such attack, or an option is out of range.
     """
-    kind, how = _read(name)
+    plain, kind, how, _ = _read(name)
+    if kind is None:
+        raise ValueError(f"{name!r} is no attack: it names the images as they are")
     if "steps" in how and not kind.parameter_free:
         how.setdefault("step_size", step_size)
-    try:
-        return kind(model, **how, **options)
-    except TypeError as error:
-        refused = re.search(r"(multiple values|unexpected keyword).* '(\w+)'", str(error))
-        if refused is None:
-            raise
-        own = "its own number of steps" if refused[2] == "steps" else f"{refused[2]} of its own"
-        has = own if refused[1] == "multiple values" else f"no {refused[2]}"
-        plain = re.sub(rf"\d*(x\d+)?{_SUFFIXES}$", "", name)
-        raise ValueError(f"attack {name!r}: {plain} has {has}, so leave it out") from None
+    known = options_of(kind)
+    for option in {**how, **options}:
+        if option not in known:
+            own = "its own number of steps" if option == "steps" else f"{option} of its own"
+            has = own if option in kind.decides else f"no {option}"
+            raise ValueError(f"attack {name!r}: {plain} has {has}, so leave it out")
+    return kind(model, **how, **options)
+
+
+def spelled(name: str) -> str:
+    """``name`` as this package writes it, whatever its case and dashes: ``pgd20`` for ``PGD-20``, ``aa`` for
+    ``AutoAttack``, and ``pgd50x10-any`` for the ``PGD-50, 10 starts, any step`` of a table.
+
+    Raises:
+        ValueError: there is no such attack.
+    """
+    word, _, _, rest = _read(name)
+    return word + rest
+
+
+def attacks_named(names: str | Iterable[str]) -> list[str]:
+    """``names``, or the one that is given, as `spelled` writes them, each once."""
+    return list(dict.fromkeys(map(spelled, [names] if isinstance(names, str) else names)))
+
+
+def is_autoattack(name: str) -> bool:
+    """Whether ``name`` is that of AutoAttack, in any of its versions."""
+    return _read(name)[1] is AutoAttack
 
 
 def attacks_for(
-    names: Sequence[str],
+    names: str | Sequence[str],
     model: nn.Module | Callable[..., Any],
     *,
     optional: dict[str, Any],
@@ -82,47 +106,67 @@ def attacks_for(
     found: dict[str, Attack] = {}
     given = {key: value for key, value in optional.items() if value is not None}
     useless = set(given)
-    for name in names:
-        if name != "clean":
+    for name in attacks_named(names):
+        if name != CLEAN:
             known = takes(name)
             some = {key: value for key, value in given.items() if key in known}
             attack = make_attack(name, model, **options, **some)
             found[word_of(name, attack)] = attack
             useless -= known
     if useless:
-        raise ValueError(f"{min(useless)}: of the attacks {', '.join(names)} none takes it; leave it out")
+        raise ValueError(
+            f"{min(useless)}: of the attacks {', '.join(attacks_named(names))} none takes it; leave it out"
+        )
     return found
 
 
 def word_of(name: str, attack: Attack) -> str:
     """What ``attack``, which ``name`` has made, is called in its metric: ``apgd_t``, ``aa_quick``."""
     bound = isinstance(attack, AutoAttack) and attack.mode == "quick"
-    return "aa_quick" if bound else name.replace("-", "_")
+    return "aa_quick" if bound else spelled(name).replace("-", "_")
 
 
-def _read(name: str) -> tuple[type[Attack], dict[str, Any]]:
-    """The kind of attack that ``name`` means, and the options that it says."""
+class _Read(NamedTuple):
+    """A name of an attack."""
+
+    word: str
+    """Without numbers and suffixes."""
+    kind: type[Attack] | None
+    """None where there is no attack."""
+    how: dict[str, Any]
+    """The options that the name says."""
+    rest: str
+    """Numbers and suffixes."""
+
+
+def _read(name: str) -> _Read:
     kinds = by_name()
-    match = re.fullmatch(rf"(.+?)(\d*)(?:(?<=\d)x(\d+))?({_SUFFIXES})", name)
-    word = match[1] if match else name
-    written, how = _WRITTEN.get(word.replace("_", "-"), (word, {}))
-    if match is None or written not in kinds:
-        known = [*kinds, *_WRITTEN]
+    known = [CLEAN, *(kind for kind in kinds if kind not in _SAME), *_WRITTEN]
+    match = re.fullmatch(rf"(.+?)(\d*)(?:(?<=\d)x(\d+))?({_SUFFIXES})", untitled(name).lower())
+    word = match and meant(match[1], [*known, *_SAME])
+    if match is None or word is None or (word == CLEAN and match[1] != match[0]):
+        near = hint(match[1] if match else name, known)
         raise ValueError(
             f"there is no attack {name!r}; there are {', '.join(known)} (pgd20 takes 20 steps, pgd20x5 from "
-            f"five starts, pgd20x5-any counts each step, pgd20-step0.003 has its own){hint(word, known)}"
+            f"five starts, pgd20x5-any counts each step, pgd20-step0.003 has its own){near}"
         )
+    word = _SAME.get(word, word)
+    written, how = _WRITTEN.get(word, (word, {}))
     numbers = {"steps": match[2], "restarts": match[3]}
     how = how | {key: int(value) for key, value in numbers.items() if value}
-    for suffix in filter(None, re.split("[-_]", match[4])):
+    suffixes = list(filter(None, re.split("[-_]", match[4])))
+    for suffix in suffixes:
         step = suffix.removeprefix("step")
         how |= {_FLAGS[suffix]: True} if suffix in _FLAGS else {"step_size": float(step)}
-    return kinds[written], how
+    starts = f"x{match[3]}" if match[3] else ""
+    return _Read(word, kinds.get(written), how, "-".join([match[2] + starts, *suffixes]))
 
 
 def takes(name: str) -> set[str]:
     """Which of ``loss``, ``restarts``, ``step_size``, ``mode`` and ``batch_size`` attack ``name`` takes."""
-    kind, how = _read(name)
+    _, kind, how, _ = _read(name)
+    if kind is None:
+        return set()
     if kind is AutoAttack:
         return {"mode", "batch_size"} - set(how)
     found = set() if kind is FGSM else {"restarts"}

@@ -14,7 +14,7 @@ def evaluate_autoattack(
     *,
     mode: str = "exact",
     norm: str | None = None,
-    eps: float | None = None,
+    eps: float | str | None = None,
     n: int | None = None,
     per_sample: str | Path | None = None,
     batch_size: int = 250,

@@ -11,9 +11,7 @@ from bat_fast.attacks.room import Room
 from bat_fast.attacks.search import exact_logits
 from bat_fast.batch import Batch
 from bat_fast.evaluate.answers import Tell, answers, answers_under
-from bat_fast.evaluate.kept import Kept
-
-_CLEAN = "clean"  # what is kept of a batch without an attack
+from bat_fast.evaluate.kept import CLEAN, Kept
 
 
 def column(what: str, name: str = "clean", radius: float = 0.0) -> str:
@@ -50,7 +48,7 @@ def columns_of(
     if known is None:
         known = {column(what): tensor for what, tensor in answers(model, batch.x, room).items()}
         known |= {"index": batch.index.cpu(), "label": batch.y.cpu(), "classes": _classes(model, batch)}
-        kept.put(_CLEAN, known | {"images": _key(batch)} if kept else {})
+        kept.put(CLEAN, known | {"images": _key(batch)} if kept else {})
     found = dict(known)
     for radius, some in jobs.items():
         for name, attack in some.items():
@@ -71,7 +69,7 @@ def _recalled(kept: Kept, batch: Batch) -> dict[str, Tensor] | None:
     Raises:
         ValueError: it is about other images.
     """
-    known = kept.get(_CLEAN)
+    known = kept.get(CLEAN)
     if known is not None and not torch.equal(known.pop("images"), _key(batch)):
         raise ValueError(
             f"{kept}: it was found of other images, so the data have changed: delete that folder, or give it "

@@ -14,6 +14,7 @@ from bat_fast.attacks import Attack, AutoAttack, untouched
 from bat_fast.attacks.autoattack import CLEAN, FIXED
 from bat_fast.attacks.modules import as_module
 from bat_fast.attacks.room import Room
+from bat_fast.attacks.step import check_length, one_number, which_norm
 from bat_fast.evaluate.accuracy import batches_of
 from bat_fast.evaluate.answers import Tell, words_of
 from bat_fast.evaluate.attacks import attacks_for
@@ -23,6 +24,7 @@ from bat_fast.evaluate.groups import Sample, first, joined, shared
 from bat_fast.evaluate.kept import State
 from bat_fast.evaluate.memorised import THRESHOLD, Memorised
 from bat_fast.evaluate.verdicts import Verdicts, notes_of
+from bat_fast.ratio import Ratio
 from bat_fast.runs.table_file import check_table
 from bat_fast.world.ranks import ALONE, World
 
@@ -33,11 +35,11 @@ _CHECKED = 128  # images
 def evaluate_model(
     model: nn.Module | Callable[[Tensor], Any],
     loader: Iterable[Any],
-    attacks: Sequence[str] = ("aa",),
+    attacks: str | Sequence[str] = ("aa",),
     *,
-    eps: float | Sequence[float] = 8 / 255,
+    eps: float | str | Sequence[float | str] = 8 / 255,
     norm: str = "linf",
-    step_size: float | None = None,
+    step_size: float | str | None = None,
     loss: str | None = None,
     restarts: int | None = None,
     mode: str | None = None,
@@ -65,8 +67,8 @@ def evaluate_model(
         model: takes [N, C, H, W] pixels in [0, 1] and returns logits [N, K], a tuple that begins with them or
             an object that calls them ``logits``; a module or a function. Normalisation lives inside it.
         loader: as `bat_fast.evaluate.evaluate` takes it.
-        attacks: names, as `bat_fast.evaluate.attacks.make_attack` takes them; ``clean`` is none.
-        eps: radius in pixels, or several of them: the security curve.
+        attacks: a name or several, as `bat_fast.evaluate.attacks.make_attack` takes them; ``clean`` is none.
+        eps: radius in pixels, also as text, ``"8/255"``, or several of them: the security curve.
         norm: of the ball.
         step_size: of PGD in pixels at the largest radius, and in proportion at the others; None is eps / 4.
         loss, restarts: of the attacks that have no fixed one.
@@ -112,7 +114,7 @@ def evaluate_model(
             raise ValueError(f"{name}: there is no folder {Path(file).parent}")
     if per_sample is not None:
         check_table(Path(per_sample))
-    module = as_module(model)
+    module, norm = as_module(model), which_norm(norm)
     optional = {"loss": loss, "restarts": restarts, "mode": mode}
     radii, jobs = _jobs(attacks, module, eps, step_size, optional, norm=norm, seed=seed)
     most = radii[-1][0]
@@ -181,11 +183,13 @@ def evaluate_model(
 
 
 def _jobs(
-    names: Sequence[str],
+    names: str | Sequence[str],
     model: nn.Module,
-    eps: float | Sequence[float],
-    step_size: float | None,
+    eps: float | str | Sequence[float | str],
+    step_size: float | str | None,
     optional: dict[str, Any],
+    *,
+    norm: str,
     **options: Any,
 ) -> tuple[list[tuple[float, Any]], dict[float, dict[str, Attack]]]:
     """The radii, each as a number and as it was written, and the attacks by radius and name."""
@@ -193,10 +197,12 @@ def _jobs(
     if not radii:
         raise ValueError("eps: say one radius at least")
     most, jobs = radii[-1][0], {}
+    largest = None if step_size is None else one_number("step_size", step_size, "eval")
     for radius, _ in radii:
-        step = step_size if step_size is None or not most else step_size * radius / most
+        check_length("eps", radius, norm)
+        step = largest if largest is None or not most else largest * radius / most
         jobs[radius] = attacks_for(
-            names, model, optional=optional | {"step_size": step}, eps=radius, **options
+            names, model, optional=optional | {"step_size": step}, eps=radius, norm=norm, **options
         )
     return radii, jobs
 
@@ -206,9 +212,16 @@ def _known(attack: Attack) -> list[Any]:
     return [repr(attack), _described(attack, attack.norm, attack.eps)]
 
 
-def several(eps: float | Sequence[float]) -> Sequence[float]:
-    """The radii that are meant: one, or several."""
-    return list(eps) if isinstance(eps, Sequence) else [eps]
+def several(eps: float | str | Sequence[float | str]) -> list[float]:
+    """The radii that are meant, one or several.
+
+    Raises:
+        ValueError, TypeError: one is no number.
+    """
+    radii = [eps] if isinstance(eps, str) or not isinstance(eps, Sequence) else eps
+    for radius in radii:
+        one_number("eps", radius, "eval")
+    return [Ratio(radius) if isinstance(radius, str) else radius for radius in radii]
 
 
 def _described(attack: Attack | None, norm: str, eps: float) -> dict[str, Any]:
@@ -217,8 +230,10 @@ def _described(attack: Attack | None, norm: str, eps: float) -> dict[str, Any]:
     shared = {"norm": attack.norm, "eps": attack.eps}
     if isinstance(attack, AutoAttack):
         return {**shared, "mode": attack.mode, "version": attack.version, "seed": attack.seed}
-    usual = {"restarts": 1, "any_step": False, "targeted": False}
+    usual = {"loss": "ce", "restarts": 1, "any_step": False, "targeted": False}
     more = {
         name: value for name, usually in usual.items() if (value := getattr(attack, name, usually)) != usually
     }
+    if callable(more.get("loss")):
+        more["loss"] = getattr(attack.loss, "__name__", type(attack.loss).__name__)
     return {**shared, "step_size": attack.step_size, "steps": getattr(attack, "steps", None), **more}

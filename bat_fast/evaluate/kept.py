@@ -18,6 +18,8 @@ from bat_fast._seal import KEY, digest, is_whole, sealed
 from bat_fast.attacks.done import tensor_key
 from bat_fast.runs.sealed_tensors import check_tensors, sealed_tensors
 
+CLEAN = "clean"
+"""What is kept of a batch without an attack."""
 _ABOUT = "evaluation.json"
 
 
@@ -61,9 +63,10 @@ class Kept:
             atomic_write(file, lambda opened: opened.write(sealed_tensors(save(plain))))
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing is kept."""
-        return self._folder is None or not any(self._folder.rglob("*.safetensors"))
+    def has_begun(self) -> bool:
+        """Whether more is kept than the answers to the first images as they are, which cost a pass."""
+        files = [] if self._folder is None else list(self._folder.rglob("*.safetensors"))
+        return len(files) > 1 or any(file.stem != CLEAN for file in files)
 
     def drop(self) -> None:
         """Delete all."""
@@ -116,7 +119,7 @@ class State:
 
     def end(self, *, finished: bool) -> None:
         """Let go of it; what was ``finished``, or has not begun, is deleted."""
-        finished = finished or self._kept.is_empty
+        finished = finished or not self._kept.has_begun
         if finished:
             self._kept.drop()
         if self._lock is not None:
@@ -143,7 +146,8 @@ class State:
         names = [key for key in sorted({*about, *other} - {KEY}) if about.get(key) != other.get(key)]
         if names == ["world"] and about["world"][1] == other["world"][1]:
             return []
-        return [f"{file.parent} is left alone: an unfinished evaluation with other {', '.join(names)}"]
+        left = f"{file.parent}, which may be deleted, is left alone"
+        return [f"{left}: an unfinished evaluation with other {', '.join(names)}"]
 
 
 def place_for(path: str | Path) -> Path | None:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bat_fast.attacks.autoattack import CLEAN
+from bat_fast.attacks.step import which_norm
 from bat_fast.device import pick_device
-from bat_fast.evaluate.attacks import takes
+from bat_fast.evaluate.attacks import attacks_named, is_autoattack, takes
 from bat_fast.evaluate.judge import evaluate_model, several
 from bat_fast.evaluate.subject import SPLITS, Foreign, open_subject, split_loader
 from bat_fast.world.ranks import ALONE, World
@@ -21,9 +23,9 @@ def evaluate_saved(
     split: str = "test",
     steps: int = 20,
     attack: str | Sequence[str] | None = None,
-    eps: float | Sequence[float] | None = None,
+    eps: float | str | Sequence[float | str] | None = None,
     norm: str | None = None,
-    step_size: float | None = None,
+    step_size: float | str | None = None,
     seed: int | None = None,
     batch_size: int = 256,
     device: str = "auto",
@@ -38,7 +40,8 @@ def evaluate_saved(
         path: what `bat_fast.evaluate.subject.open_subject` takes.
         split: ``"train"``, ``"val"`` or ``"test"``, as the run split the data.
         steps: PGD steps.
-        attack: other attacks, by name (`bat_fast.evaluate.attacks.make_attack`); None is PGD.
+        attack: other attacks, one or several, by name (`bat_fast.evaluate.attacks.make_attack`); ``clean`` is
+            none; None is PGD.
         eps: radius in pixels, or several; None takes radius and step of the training. With another radius the
             step keeps its ratio to it.
         norm: of the ball; None takes that of the training. Another norm needs its own radius.
@@ -61,12 +64,15 @@ def evaluate_saved(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    names = [f"pgd{steps}"] if attack is None else [attack] if isinstance(attack, str) else list(attack)
+    if steps < 0:
+        raise ValueError(f"steps must be at least 0, got {steps}")
+    names = attacks_named(f"pgd{steps}" if attack is None else attack)
+    norm = norm if norm is None else which_norm(norm)
     device = pick_device(device, world.local_rank, world.local_size)
     subject = open_subject(path, device=device, root=root, foreign=foreign)
     saved = subject.described
     if eps is None and saved["eps"] is None:
-        if names != ["clean"]:
+        if names != [CLEAN]:
             raise ValueError(f"eps: nobody says which radius {path} was trained for; say one, such as 8/255")
         eps = 0.0
     if eps is None and norm not in (None, saved["norm"]):
@@ -76,7 +82,7 @@ def evaluate_saved(
     if step_size is None and trained and same and any("step_size" in takes(name) for name in names):
         step_size = float(saved["step_size"]) * max(map(float, radii)) / trained
     if seed is None:
-        seed = 0 if any(name.startswith("aa") for name in names) else saved["seed"]
+        seed = 0 if any(map(is_autoattack, names)) else saved["seed"]
     return evaluate_model(
         subject.model,
         subject.loader(split, batch_size),

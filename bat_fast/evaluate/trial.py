@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bat_fast import ops
 from bat_fast._logits import logits_of, missed
-from bat_fast.attacks import APGD, PGD
+from bat_fast.attacks import APGD, PGD, default_step_size
 from bat_fast.attacks.search import exact_logits
 
 FEW = 3  # images: what two runs of one attack may differ by
@@ -46,8 +46,11 @@ class Trial:
 
     def pgd(self, steps: int = 20, model: Any = None, eps: float | None = None) -> Tensor:
         """[N] bool: right under PGD."""
-        radius = self.eps if eps is None else eps
-        attack = PGD(model or self.model, radius, steps=steps, norm=self.norm, seed=self.seed, engine="eager")
+        attack = PGD(
+            model or self.model, self.eps, steps=steps, norm=self.norm, seed=self.seed, engine="eager"
+        )
+        if eps is not None:  # beyond what anybody may ask for, where all grey is in the ball
+            attack.eps, attack.step_size = eps, default_step_size(eps)
         return self.survives(attack)
 
     def apgd(self, loss: str, targets: int) -> Tensor:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bat_fast._checks import choice
-from bat_fast.evaluate.subject import open_subject
+from bat_fast.evaluate.subject import Subject
 from bat_fast.export.proof import Proof, prove, witnesses
+from bat_fast.runs.model_file import load_run
 
 TARGETS = {"timm": "timm_weights", "robustbench": "robustbench", "onnx": "onnx_file", "torch": "program"}
 """What a model is exported to, and the module of this package with ``write(subject, folder, **options)``."""
@@ -39,7 +40,7 @@ def export_run(
             other classes. OSError: files are missing or cannot be written.
     """
     writer = import_module(f"{__name__}.{TARGETS[choice('to', to, tuple(TARGETS))]}")
-    subject = open_subject(path, device="cpu", root=root)
+    subject = Subject(*load_run(path), "cpu", root)
     beside = Path(path) if Path(path).is_dir() else Path(path).parent
     folder = beside / f"export-{to}" if out is None else Path(out)
     if folder.resolve() == beside.resolve():

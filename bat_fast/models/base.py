@@ -17,7 +17,8 @@ class Spec:
     """What a model is asked to be, whatever its architecture.
 
     Raises:
-        ValueError: a number below 1, or ``mean``/``std`` that do not have one value per channel.
+        ValueError: a number below 1, or ``mean``/``std`` that do not have one value per channel, or one of
+            them is outside of [0, 1], where the pixels are; a ``std`` is above 0.
     """
 
     num_classes: int
@@ -48,6 +49,11 @@ class Spec:
                 raise ValueError(
                     f"{name} needs one number per channel, {self.in_channels}, got {len(values)}"
                 )
+            for value in values or ():
+                if not 0 <= value <= 1 or (name == "std" and value == 0):
+                    least = "> 0 and at most 1" if name == "std" else "in [0, 1]"
+                    cure = ": divide it by 255" if 1 < value <= 255 else ""
+                    raise ValueError(f"{name} must be {least}, as pixels are in [0, 1], got {value}{cure}")
 
 
 class Classifier(nn.Module):

@@ -72,9 +72,9 @@ def survivors(broken: dict[str, int], count: int) -> list[tuple[str, int]]:
     return left
 
 
-def _shown(attack: str) -> str:
+def _shown(attack: str, described: dict[str, Any] | None = None) -> str:
     """An attack as people write it; half a character, which JSON may hold and no font draws, becomes "?"."""
-    return title(attack.replace("-", "_")).encode("utf-8", "replace").decode()
+    return title(attack.replace("-", "_"), described).encode("utf-8", "replace").decode()
 
 
 def _waterfall(left: list[tuple[str, int]], one: dict[str, Any], name: str) -> str:
@@ -101,7 +101,7 @@ def _lines(one: dict[str, Any]) -> dict[str, list[tuple[float, float, tuple[floa
     for attack in attacks_on(split, one["metrics"]):
         name = f"{split}/{attack}_acc"
         if attack != "clean":
-            found[_shown(attack)] = [
+            found[_shown(attack, one.get("attacks", {}).get(attack))] = [
                 (float(row["eps"]), row["metrics"][name], tuple(row["intervals"][name]))
                 for row in one["curve"]
             ]

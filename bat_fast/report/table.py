@@ -24,7 +24,8 @@ def print_evaluation(evaluation: dict[str, Any], path: object) -> None:
     """The accuracies of a model, as `bat_fast.evaluate.judge.evaluate_model` returns them."""
     attack = evaluation["attack"]
     heading = f"{path}: {attack['norm']} eps {attack['eps']:.4g}, {evaluation['n_examples']} images"
-    _print_intervals(evaluation["metrics"], evaluation["intervals"], heading)
+    print(heading)
+    _print_intervals(evaluation)
     for row in evaluation.get("curve", ()):
         shown = (
             f"{_title_of(name)} {value:.2%}" for name, value in row["metrics"].items() if "/clean" not in name
@@ -90,17 +91,18 @@ def _print_metrics(metrics: dict[str, float], heading: str) -> None:
     Console().print(table)
 
 
-def _print_intervals(metrics: dict[str, float], intervals: dict[str, list[float]], heading: str) -> None:
-    """A row for each attack, with the interval beside the accuracy."""
+def _print_intervals(evaluation: dict[str, Any]) -> None:
+    """A row for each attack, with what its name leaves out, and the interval beside the accuracy."""
     from rich.console import Console
     from rich.table import Table
 
-    print(heading)
     table = Table()
     table.add_column("attack")
     table.add_column("accuracy", justify="right")
     table.add_column("95 % interval", justify="right")
-    for name, value in metrics.items():
-        least, most = intervals[name]
-        table.add_row(_title_of(name), f"{value:.2%}", f"{least:.1%} to {most:.1%}")
+    for name, value in evaluation["metrics"].items():
+        attack = attacks_on(name.partition("/")[0], [name])[0]
+        least, most = evaluation["intervals"][name]
+        shown = title(attack, evaluation.get("attacks", {}).get(attack))  # not in files of before
+        table.add_row(shown, f"{value:.2%}", f"{least:.1%} to {most:.1%}")
     Console().print(table)

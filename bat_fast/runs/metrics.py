@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _TITLES = {
@@ -15,6 +15,11 @@ _TITLES = {
     "apgd_dlr": "APGD-DLR",
     "apgd_t": "APGD-T",
     "fab_t": "FAB-T",
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+    "apgd": "APGD",
+    "fab": "FAB",
+    "square": "Square",
     "worst": "worst of all",
 }
 _SUFFIXES = {"any": "any step", "targeted": "targeted"}
@@ -31,16 +36,45 @@ def attacks_on(split: str, names: Iterable[str]) -> list[str]:
     return [match[1] for match in found if match]
 
 
-def title(attack: str) -> str:
-    """An attack as people write it: ``PGD-20`` for ``pgd20``."""
+def title(attack: str, described: Mapping[str, Any] | None = None) -> str:
+    """An attack as people write it: ``PGD-20`` for ``pgd20``.
+
+    Args:
+        attack: its name.
+        described: what `bat_fast.evaluate.judge.evaluate_model` says of it, for what its name leaves out.
+    """
+    more = _left_out(attack, described or {})
     if attack in _TITLES:
-        return _TITLES[attack]
+        return ", ".join([_TITLES[attack], *more])
     match = re.fullmatch(r"([a-z]+)(\d+)(?:x(\d+))?((?:_any|_targeted|_step[\d.]+)*)", attack)
     if match is None:
-        return attack
-    more = [f"{match[3]} starts"] if match[3] else []
-    more += [_SUFFIXES.get(suffix, f"step {suffix[4:]}") for suffix in match[4].split("_")[1:]]
-    return ", ".join([f"{match[1].upper()}-{match[2]}", *more])
+        return ", ".join([attack, *more])
+    named = [f"{match[3]} starts"] if match[3] else []
+    named += [_SUFFIXES.get(suffix, f"step {suffix[4:]}") for suffix in match[4].split("_")[1:]]
+    return ", ".join([f"{match[1].upper()}-{match[2]}", *named, *more])
+
+
+def _left_out(attack: str, described: Mapping[str, Any]) -> list[str]:
+    """What options have made of an attack beside its name."""
+    loss, starts, step = (described.get(name) for name in ("loss", "restarts", "step_size"))
+    found = [f"{loss} loss"] if loss and not re.match("(apgd|fab)_", attack) else []
+    found += [f"{starts} starts"] if starts and not re.search(r"\dx\d", attack) else []
+    usual = float(described.get("eps") or 0) / 4
+    if step is not None and re.search(r"\d", attack) and "_step" not in attack:
+        found += [f"step {step:.3g}"] if abs(step - usual) > 1e-6 * usual else []
+    return [*found, "replay"] if described.get("mode") == "replay" else found
+
+
+def untitled(text: str) -> str:
+    """The name of the attack that `title` writes as ``text``, in any case; ``text`` where there is none."""
+    known = {shown.lower(): name for name, shown in _TITLES.items()}
+    match = re.fullmatch(
+        r"([a-z]+-\d+)(?:, (\d+) starts)?((?:, (?:any step|targeted|step [\d.]+))*)", text.lower()
+    )
+    if match is None:
+        return known.get(text.lower(), text)
+    said = [part.removesuffix(" step").replace(" ", "") for part in match[3].split(", ")[1:]]
+    return "-".join([match[1].replace("-", "") + (f"x{match[2]}" if match[2] else ""), *said])
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:

@@ -23,6 +23,10 @@ GIVEN = "given:"  # in place of a name: a model from Python, and what its class 
 _JSON = ("method", "data", "classes", "options")
 _SMALL = 64  # a size that any model may have
 _LARGEST = 1 << 14  # pixels of a side
+_ALONE = (
+    "; give a run folder, or the model.safetensors of one: weights alone do not say how to build their model "
+    "(bat-fast eval takes them, with --model and --data)"
+)
 _SIZES = ("num_classes", "in_channels", "image_size")
 
 
@@ -106,9 +110,9 @@ def load_run(
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{file} is not a complete safetensors file ({error})") from error
+        raise ValueError(f"{file} is not a complete safetensors file ({error}){_ALONE}") from error
     if "bat_fast" not in metadata:
-        raise ValueError(f"{file} was not written by bat_fast: it does not say how to build its model")
+        raise ValueError(f"{file} was not written by bat_fast{_ALONE}")
     described: dict[str, Any] = {key: value for key, value in metadata.items() if key != KEY}
     described |= {key: int(metadata[key]) for key in (*_SIZES, "seed")}
     described |= {key: json.loads(metadata[key]) for key in _JSON if key in metadata}

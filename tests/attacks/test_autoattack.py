@@ -371,7 +371,7 @@ def test_versions(version):
         (lambda m: AutoAttack(m, mode="slow"), "mode must be one of"),
         (lambda m: AutoAttack(m, mode="replay", version="rand"), "use mode='exact'"),
         (lambda m: AutoAttack(m, batch_size=0), "batch_size must be an integer >= 1"),
-        (lambda m: AutoAttack(m, eps=-1), "eps must be a finite number >= 0"),
+        (lambda m: AutoAttack(m, eps=-1), "eps must be in .* for linf, got -1"),
         (lambda m: APGD(m, loss="kl"), "loss must be one of"),
         (lambda m: APGD(m, steps=0), "steps must be an integer >= 1"),
         (lambda m: APGD(m, targets=-1), "targets must be an integer >= 0"),

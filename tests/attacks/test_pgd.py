@@ -283,7 +283,7 @@ def test_bad_batches_are_named(change, error, message):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("eps", -0.1, "eps must be a finite number >= 0"),
+        ("eps", -0.1, r"eps must be in \[0, 1\] for linf"),
         ("step_size", float("nan"), "step_size must be"),
         ("steps", -1, "steps must be an integer >= 0"),
         ("steps", 2.5, "steps must be an integer >= 0"),

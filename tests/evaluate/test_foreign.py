@@ -87,6 +87,8 @@ def bad(net, words):
             "not fit the model; of another size: net.hidden",
         ),
         ("WEIGHTS --model small_cnn --data digits --eps 0.1", "missing: "),
+        ("WEIGHTS --model NET --data digits --model.options.width 6 --eps 8", "write 8/255"),
+        ("WEIGHTS --model NET --data digits --attack clean --mean 123 --std 58", "got 123: divide it by 255"),
         ("WEIGHTS --model NET --data digits --eps 0.1 --num_classes 9", "digits has 10 classes"),
         ("WEIGHTS --model NET --data digits --eps 0.1 --mean 0.1", "mean and std belong together"),
         ("WEIGHTS --model NET --data digits --eps 0.1 --model.options.width", "expected one argument"),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from bat_fast.attacks import PGD
 from bat_fast.batch import Batch
 from bat_fast.cli import main
-from bat_fast.evaluate.attacks import make_attack
+from bat_fast.evaluate.attacks import make_attack, spelled
 from bat_fast.evaluate.judge import evaluate_model
 from bat_fast.runs.metrics import title
 from bat_fast.runs.proportion import wilson
@@ -74,7 +74,10 @@ def test_options_reach_the_attacks_that_take_them():
         step_size=0.03,
         n=3,
     )["attacks"]
-    assert found["pgd4"] == {"norm": "linf", "eps": 0.1, "step_size": 0.03, "steps": 4, "restarts": 2}
+    assert found["pgd4"] == {"norm": "linf", "eps": 0.1, "step_size": 0.03, "steps": 4} | {
+        "loss": "margin",
+        "restarts": 2,
+    }
     assert found["apgd_ce"]["restarts"] == found["square"]["restarts"] == 2
 
 
@@ -88,6 +91,52 @@ def test_names_of_attacks():
     assert (published.steps, published.restarts, published.any_step) == (50, 10, True)
     own = make_attack("pgd20-step0.003-targeted", Threshold(), eps=0.2, step_size=0.05)
     assert (own.step_size, own.targeted, own.any_step) == (0.003, True, False)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("PGD-20", "pgd20"),
+        ("pgd_20", "pgd20"),
+        ("APGD-CE", "apgd-ce"),
+        ("apgd_t", "apgd-t"),
+        ("AutoAttack", "aa"),
+        ("autoattack", "aa"),
+        ("quick", "aa-quick"),
+        ("Clean", "clean"),
+        ("FGSM", "fgsm"),
+        ("pgd50x10_any", "pgd50x10-any"),
+    ],
+)
+def test_a_name_in_any_spelling(written, name):
+    assert spelled(written) == spelled(name) == name
+    assert spelled(title(name.replace("-", "_"))) == name  # as tables show it
+
+
+def test_what_a_table_shows_is_a_name_again():
+    for name in (
+        "pgd50x10-any",
+        "pgd20-step0.003",
+        "pgd7x2-targeted-any",
+        "aa-quick",
+        "aa-plus",
+        "fab-t",
+        "square",
+    ):
+        assert spelled(title(name.replace("-", "_"))) == name
+    for wrong in ("clean20", "PGD-3, dlr loss", "worst of all"):
+        with pytest.raises(ValueError, match="there is no attack"):
+            spelled(wrong)
+    with pytest.raises(ValueError, match="'clean' is no attack"):
+        make_attack("clean", Threshold())
+
+
+def test_one_name_and_text_for_numbers():
+    found = evaluate_model(Threshold(), [(X, Y)], "PGD-4", eps="1/10", step_size="3/100", norm="Linf")
+    same = evaluate_model(Threshold(), [(X, Y)], ["pgd4"], eps=[0.1], step_size=0.03, loss="ce")
+    assert found == same
+    assert found["attack"]["norm"] == "linf"
+    assert evaluate_model(Threshold(), [(X, Y)], "pgd4", loss="margin")["attack"]["loss"] == "margin"
 
 
 def test_attacks_as_published_have_names_of_their_own():
@@ -115,6 +164,10 @@ def test_attacks_as_published_have_names_of_their_own():
         (["pgd2"], {"eps": []}, "eps: say one radius"),
         (["pgd2"], {"per_sample": "a.csv"}, "verdicts of AutoAttack at one radius"),
         (["pgd2"], {"n": 0}, "n must be at least 1"),
+        ("pgd2", {"eps": 8}, "eps must be .*write 8/255"),
+        ("clean", {"eps": 8}, "eps must be .*write 8/255"),
+        ("pgd2", {"step_size": 2}, "step_size must be .*write 2/255"),
+        ("pgd2", {"eps": "8/x"}, "eps must be a number or a fraction"),
     ],
 )
 def test_errors(attacks, options, text):

@@ -200,7 +200,7 @@ def test_another_evaluation_is_left_alone_and_said(tmp_path):
     assert judge() == first  # from what is kept
     (note,) = judge(seed=1, finished=True)["notes"]
     assert note.startswith(f"{tmp_path / 'state'}")
-    assert note.endswith("an unfinished evaluation with other attacks")
+    assert note.endswith(", which may be deleted, is left alone: an unfinished evaluation with other attacks")
     assert judge(Linear(1), finished=True)["notes"][0].endswith("with other weights")
     assert judge(batch_size=9, finished=True)["notes"][0].endswith("with other batch_size")
     with pytest.raises(ValueError, match="the data have changed: delete that folder"):

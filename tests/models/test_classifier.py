@@ -105,6 +105,16 @@ def test_the_state_dict_carries_mean_and_std():
     assert torch.equal(other.normalize.mean, state["normalize.mean"])
 
 
+def test_mean_and_std_are_of_pixels_in_0_1():
+    for bad in ({"mean": (123.0,), "std": (0.2,)}, {"mean": (0.5,), "std": (58.0,)}):
+        with pytest.raises(ValueError, match=r"in \[0, 1\], got (123|58).0: divide it by 255"):
+            create("small_cnn", num_classes=5, in_channels=1, **bad)
+    for bad in ({"mean": (-0.1,)}, {"std": (0.0,)}, {"mean": (float("nan"),)}):
+        with pytest.raises(ValueError, match=r"pixels are in \[0, 1\], got"):
+            create("small_cnn", num_classes=5, in_channels=1, **bad)
+    create("small_cnn", num_classes=5, in_channels=1, mean=(0.0,), std=(1.0,))
+
+
 def test_no_weight_is_in_the_state_dict_twice():
     for name in SMALL:
         state = create(name, num_classes=5).state_dict()

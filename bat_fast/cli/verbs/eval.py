@@ -26,8 +26,10 @@ def run(words: list[str]) -> None:
     as_json, path, file = options.pop("json"), options.pop("run"), options.pop("out", None)
     foreign = {name: options.pop(name) for name in _FOREIGN if name in options}
     foreign |= {"options": given["model.options"], "data_options": given["data.options"]}
-    names = options.get("attack", [])
-    automatic = any(name.startswith("aa") for name in names)
+    from bat_fast.evaluate.attacks import attacks_named, is_autoattack
+
+    names = attacks_named(options.get("attack", []))
+    automatic = any(map(is_autoattack, names))
     if "steps" in options and names:
         raise ValueError(
             "--steps: AutoAttack has its own number of steps; leave it out"
