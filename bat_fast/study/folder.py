@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from torch import nn
 
-from bat_fast._atomic import atomic_text
+from bat_fast._atomic import atomic_text, writing
 from bat_fast._lock import Lock
 from bat_fast._seal import check_text, is_whole, sealed, sealed_text
 from bat_fast.config import TrainConfig
@@ -84,7 +84,8 @@ class StudyFolder:
             raise FileExistsError(f"{self.path} is not empty and holds no study: give another --out")
         if self.plan.exists():
             self.check(plan, config)
-        self.models.mkdir(parents=True, exist_ok=True)
+        with writing(self.path, "give another folder with --out"):
+            self.models.mkdir(parents=True, exist_ok=True)
         if not self.config.exists():
             atomic_text(self.config, sealed_text(yaml.safe_dump(plain(config), sort_keys=False)))
         if not self.plan.exists() or self.read_plan() != plan:
