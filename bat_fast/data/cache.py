@@ -21,7 +21,7 @@ from bat_fast._lock import Lock
 from bat_fast._seal import is_whole, sealed
 from bat_fast.data.contents import Contents as Contents
 from bat_fast.data.draft import begun, checks_of
-from bat_fast.data.files import decode_rows
+from bat_fast.data.files import cure, decode_rows
 from bat_fast.data.source import Source
 
 FOLDER = "bat_fast_cache"
@@ -100,7 +100,7 @@ def _build(
             rows = range(start, min(start + _CHUNK, total))
             images, failed = decode_rows(contents.files, rows, pool=pool)
             if failed and on_corrupt == "error":
-                raise ValueError(next(iter(failed.values())).replace("--data.on_corrupt", "--on_corrupt"))
+                raise ValueError(next(iter(failed.values())) + cure("--on_corrupt"))
             pixels[rows.start : rows.stop] = images.numpy()
             pixels.flush()
             checks = np.concatenate([checks, checks_of(images.numpy())])
