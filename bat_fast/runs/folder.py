@@ -209,6 +209,16 @@ class RunFolder:
         atomic_text(self.results, text)
 
 
+def runs_of(paths: Iterable[Path]) -> list[Path]:
+    """``paths``, and in place of a folder that ``train --seeds`` has made its runs, in order of the seeds."""
+    found: list[Path] = []
+    for path in paths:
+        there = [] if (path / "config.yaml").exists() else list(path.glob("seed-*/config.yaml"))
+        seeds = sorted((file.parent for file in there), key=lambda run: (len(run.name), run.name))
+        found += seeds or [path]
+    return found
+
+
 def in_one_line(name: str) -> str:
     """``name``, which may be that of any folder, without characters that do something."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
