@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bat_fast._atomic import writing
+
 _SEEN = 60.0  # seconds between two signs of life
 _GONE = 600.0  # seconds without one after which a holder on another computer is taken to have ended
 
@@ -52,7 +54,8 @@ class Lock:
         key = str(self.path.absolute())
         held = _HELD.get(key)
         if held is None or not self._is_there(held.descriptor):
-            held = _HELD[key] = self._taken()
+            with writing(self.path):
+                held = _HELD[key] = self._taken()
         held.count += 1
         self._mine = True
 

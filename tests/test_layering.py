@@ -18,11 +18,10 @@ BENCHMARKS = sorted(BENCH.rglob("*.py"))
 
 # A module may import modules of its own package and of lower layers.
 LAYERS = [
-    {"_install", "_environ"},
+    {"_install", "_environ", "_atomic"},
     {
         "_native",
         "_checks",
-        "_atomic",
         "_seal",
         "_lock",
         "_logits",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_origin
 
 import yaml
 
@@ -13,6 +14,7 @@ from bat_fast._seal import check_text
 from bat_fast.cli.catalogue import ALIASES, NAMED, OPEN, group_names, types
 from bat_fast.runs.folder import RunFolder
 from bat_fast.spelling import nearest
+from bat_fast.values import describe
 
 _ABOUT_THE_RUN = ("recipe", "out", "seeds", "fast", "resume", "dry_run", "dry-run")
 METHOD_NAME = ("method", ("name",))
@@ -91,19 +93,28 @@ def from_words(words: Iterable[str], also: Iterable[str] = ()) -> list[Said]:
         ValueError: an argument is no setting, or has no value.
     """
     found: list[Said] = []
-    rest = iter(words)
-    for word in rest:
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
         if not word.startswith("--"):
             raise ValueError(f"unrecognized argument {word!r}: settings are written --NAME VALUE")
         name, equals, text = word[2:].partition("=")
-        _resolve(name, "", "--", also)
+        kind = types().get(_resolve(name, "", "--", also)[0])
         if not equals:
-            following = next(rest, None)
-            if following is None or following.startswith("--"):
-                raise ValueError(f"argument --{name}: expected one argument")
-            text = following
+            if not rest or rest[0].startswith("--"):
+                raise ValueError(f"argument --{name}: expected one argument{_wanted(kind)}")
+            text = rest.popleft()
+            if get_origin(kind) is tuple:  # as eval --eps and train --seeds take them
+                while rest and not rest[0].startswith("--"):
+                    text += f",{rest.popleft().strip('[],')}"
         found += _said(name, text, "", (), dashes="--")
     return found
+
+
+def _wanted(kind: Any) -> str:
+    """What a setting takes, where that is few words or a list."""
+    listed = kind is bool or get_origin(kind) in (Literal, tuple)
+    return f": {describe(kind)}" if listed else ""
 
 
 def _text(file: Path) -> str:

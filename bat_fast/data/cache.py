@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bat_fast._atomic import atomic_text, sync
+from bat_fast._atomic import atomic_text, sync, writing
 from bat_fast._lock import Lock
 from bat_fast._seal import is_whole, sealed
 from bat_fast.data.contents import Contents as Contents
 from bat_fast.data.draft import begun, checks_of
-from bat_fast.data.files import decode_rows
+from bat_fast.data.files import cure, decode_rows
 from bat_fast.data.source import Source
 
 FOLDER = "bat_fast_cache"
@@ -64,7 +64,8 @@ def build_cache(
         raise ValueError(f"on_corrupt must be error or skip, got {on_corrupt!r}")
     mark = contents.fingerprint()
     lock = Lock(folder.with_name(f".{folder.name}.lock"), f"cache {folder}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     lock.take()
     try:
         if folder.exists():
@@ -88,15 +89,18 @@ def _build(
     state, checks = begun(draft, mark, shape, _CHUNK)
     if not state["chunks"]:
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        with writing(draft):
+            draft.mkdir(parents=True)
     mode: Any = "r+" if state["chunks"] else "w+"
-    pixels = np.lib.format.open_memmap(draft / "images.npy", mode, np.uint8, shape)
+    with writing(draft / "images.npy"):
+        pixels = np.lib.format.open_memmap(draft / "images.npy", mode, np.uint8, shape)
+        _reserve(draft / "images.npy")
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for start in range(len(checks), total, _CHUNK):
             rows = range(start, min(start + _CHUNK, total))
             images, failed = decode_rows(contents.files, rows, pool=pool)
             if failed and on_corrupt == "error":
-                raise ValueError(next(iter(failed.values())).replace("--data.on_corrupt", "--on_corrupt"))
+                raise ValueError(next(iter(failed.values())) + cure("--on_corrupt"))
             pixels[rows.start : rows.stop] = images.numpy()
             pixels.flush()
             checks = np.concatenate([checks, checks_of(images.numpy())])
@@ -107,8 +111,9 @@ def _build(
                 progress(rows.stop, total)
     labels, (mean, std) = np.array(contents.labels), contents.stats or UNKNOWN
     labels[[int(row) for row in state["failed"]]] = _LEFT_OUT
-    np.save(draft / "labels.npy", labels)
-    np.save(draft / "checks.npy", checks)
+    with writing(draft):
+        np.save(draft / "labels.npy", labels)
+        np.save(draft / "checks.npy", checks)
     meta = {
         "format": _FORMAT,
         "name": contents.name,
@@ -133,6 +138,12 @@ def _build(
     draft.rename(folder)
     sync(folder.parent)
     return meta
+
+
+def _reserve(file: Path) -> None:
+    """Take the room of a mapped file now: on a disk that is full, writing to the map kills the process."""
+    with file.open("r+b") as opened:
+        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 def find_cache(root: Path) -> Path | None:

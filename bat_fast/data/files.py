@@ -100,11 +100,13 @@ class Files:
         return torch.from_numpy(np.array(image))
 
     def blame(self, row: int, reason: str) -> str:
-        """One line about a file that cannot be used, and what to do."""
-        return (
-            f"image {self.path(row)}: {reason}; restore or delete the file, or leave such files out with "
-            "--data.on_corrupt skip"
-        )
+        """One line about a file that cannot be used; what to do (`cure`) depends on who asked for it."""
+        return f"image {self.path(row)}: {reason}"
+
+
+def cure(option: str) -> str:
+    """What follows the line about a file of a data set, where ``option`` leaves such files out."""
+    return f"; restore or delete the file, or leave such files out with {option} skip"
 
 
 class Crop(NamedTuple):

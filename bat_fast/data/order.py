@@ -48,7 +48,10 @@ def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
         The places of both parts in ``labels``, each in rising order.
     """
     if not 0 <= count < len(labels):
-        raise ValueError(f"data.options.val must be in [0, {len(labels)}), got {count}")
+        raise ValueError(
+            f"data.options.val must be in [0, {len(labels)}), got {count}: so many of the {len(labels)} "
+            f"training images shall validate; take fewer, --data.options.val {len(labels) // 10} say"
+        )
     places = torch.randperm(len(labels), generator=generator("split", seed))
     places = places[labels[places].argsort(stable=True)]  # by class, in random order within a class
     sizes = labels.bincount()

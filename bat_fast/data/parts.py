@@ -35,7 +35,7 @@ def cut_parts(
         ValueError: a share is out of range, or there is such a part already.
     """
     published = {"val": held > 0, "test": len(whole) > train + held}
-    count = {"val": 0, "test": 0}
+    count, origin = {"val": 0, "test": 0}, {"val": "", "test": ""}
     for name, share in (("val", val), ("test", test)):
         if published[name] and share is not None:
             raise ValueError(f"data.options.{name}: {whole.name} has a {name} part of its own; leave it out")
@@ -44,6 +44,7 @@ def cut_parts(
             raise ValueError(f"data.options.{name} must be in [0, 1), a share of the images, got {share}")
         if not published[name] and share:
             count[name] = max(1, round(share * train))
+            origin[name] = f"{share:.0%} of training"
     if sum(count.values()) >= train:
         raise ValueError(
             f"data set {whole.name}: {train} images are too few for training, val and test; lower "
@@ -57,7 +58,11 @@ def cut_parts(
         whole = replace(whole, mean=mean, std=std)
     rest, validate = stratified(whole.labels[pool], count["val"], seed)
     validating = torch.arange(train, train + held) if published["val"] else pool[validate]
-    return Splits(whole.part(pool[rest]), whole.part(validating), whole.part(tested))
+    return Splits(
+        whole.part(pool[rest]),
+        replace(whole.part(validating), origin=origin["val"]),
+        replace(whole.part(tested), origin=origin["test"]),
+    )
 
 
 def joined(first: Source, second: Source) -> Source:

@@ -32,7 +32,8 @@ def load_image(path: str | Path, size: int, *, exact: bool = False, channels: in
         channels: 3, or 1 for models of grey images: a weighted mean of the three.
 
     Raises:
-        ValueError: the file is missing, truncated, no image, or not of the size; the message names it.
+        ValueError: the file is missing, a folder, truncated, no image, or not of the size; the message
+            names it.
     """
     return _read(path, size, exact, channels)[0]
 
@@ -46,12 +47,17 @@ def _read(path: str | Path, size: int, exact: bool | None, channels: int) -> tup
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the images in it, such as {path}/*")
     files = Files(path.parent, [path.name], size, bool(exact))
-    image = files.image(0)
-    fits = bool(image.size == (size, size))
-    if exact is None:
-        files = replace(files, exact=fits)
-    pixels = files.fitted(0, image).permute(2, 0, 1).float() / 255
+    try:
+        image = files.image(0)
+        fits = bool(image.size == (size, size))
+        if exact is None:
+            files = replace(files, exact=fits)
+        pixels = files.fitted(0, image).permute(2, 0, 1).float() / 255
+    except ValueError as error:
+        raise ValueError(f"{error}; give another file, or leave it out") from None
     if channels == 1:
         pixels = (pixels * torch.tensor(_GREY)[:, None, None]).sum(0, keepdim=True)
     return pixels.contiguous(), fits

@@ -33,6 +33,7 @@ class Source:
         true_labels: [M] int64, where ``labels`` were changed on purpose.
         rows: [M] int64, sample i is ``images[rows[i]]``; None: it is ``images[i]``, and S = M.
         checks: [S] CRC-32 of the bytes of each of the images, where they come from a file that may change.
+        origin: where this part was taken from, in words, unless that is what everybody expects.
 
     Raises:
         ValueError: a shape or dtype does not fit, a label is no class, an index appears twice, a row is not
@@ -50,6 +51,7 @@ class Source:
     true_labels: Tensor | None = None
     rows: Tensor | None = None
     checks: Tensor | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         where = f"data set {self.name}"
@@ -233,5 +235,5 @@ def sampled_stats(
     pixels, failed = decode_rows(images, some.tolist())
     kept = [place for place in range(len(some)) if place not in failed]
     if not kept:
-        raise ValueError(next(iter(failed.values())))
+        raise ValueError(f"{next(iter(failed.values()))}; restore the files: none of {len(some)} can be read")
     return pixel_stats(pixels[kept].permute(0, 3, 1, 2))

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from bat_fast._atomic import writing
 from bat_fast._checks import choice
 from bat_fast.evaluate.subject import Subject
 from bat_fast.export.proof import Proof, prove, witnesses
@@ -47,7 +48,8 @@ def export_run(
         raise ValueError(
             f"out: {folder} holds the model itself, which would be written over: give another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder, "give another folder with --out"):
+        folder.mkdir(parents=True, exist_ok=True)
     images = witnesses(subject)
     files, again = writer.write(subject, folder, **options)
     return files, prove(subject.model, again, images)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bat_fast._atomic import writing
 from bat_fast.evaluate.subject import Subject
 from bat_fast.export.plain import example, plain
 from bat_fast.export.program import exported
@@ -35,7 +36,8 @@ def write(subject: Subject, folder: Path) -> tuple[list[Path], Callable[[Tensor]
     for name in _SAID:
         program.model.metadata_props[name] = str(subject.described.get(name))
     file = folder / "model.onnx"
-    program.save(str(file))
+    with writing(file):
+        program.save(str(file))
     return [file], runtime(file)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bat_fast._atomic import atomic_write
 from bat_fast.evaluate.subject import Subject
 from bat_fast.export.plain import example, plain
 from bat_fast.models import decompositions
@@ -21,7 +22,8 @@ def write(subject: Subject, folder: Path) -> tuple[list[Path], Callable[[Tensor]
         ValueError: torch cannot export the model, or it holds operators of this package.
     """
     file = folder / "model.pt2"
-    torch.export.save(exported(plain(subject.model), example(subject.described)), file)
+    program = exported(plain(subject.model), example(subject.described))
+    atomic_write(file, lambda opened: torch.export.save(program, opened))
     return [file], torch.export.load(file).module()
 
 

@@ -111,6 +111,6 @@ class Bat(Method):
                 raise
             raise TypeError(
                 f"bat.beta = {self.beta:g} needs the model's features, but it does not take return_features: "
-                "derive the model from bat_fast.models.base.Classifier, or set beta=0"
+                "take model = bat_fast.models.wrap(model, x) in its place, which finds them, or set beta=0"
             ) from None
         return logits, features

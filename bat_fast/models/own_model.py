@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from bat_fast._logits import eval_mode, kind_of, taken
+from bat_fast._logits import eval_mode, kind_of, logits_of, taken
 from bat_fast.models.activation import replace_relu
 from bat_fast.models.base import Classifier, Spec
 from bat_fast.models.model_class import model_class
@@ -95,24 +96,41 @@ class OwnModel(Classifier):
         return (logits, features) if return_features else logits
 
 
-def wrap(net: nn.Module, spec: Spec) -> Classifier:
+def wrap(net: nn.Module, spec: Spec | Tensor) -> Classifier:
     """``net`` as a `Classifier`: itself if it is one. What is trained then are the weights of ``net``.
+
+    ``models.wrap(net, x)``, with any batch of images ``x``, is enough for a loop of one's own: it finds the
+    features that `bat_fast.methods.bat` asks for.
 
     Args:
         net: takes pixels in [0, 1], [N, C, H, W], and returns logits in one of the ways of `OwnModel`.
-        spec: of the images; it does not normalise.
+        spec: of the images; it does not normalise. Or some images, of which the size alone matters.
 
     Raises:
-        ValueError: ``net`` does not give ``spec.num_classes`` logits for such images.
+        ValueError: ``net`` does not give logits for such images, or not ``spec.num_classes`` of them.
         TypeError: it is no module.
     """
-    if isinstance(net, Classifier):
-        if net.num_classes < spec.num_classes:
-            raise ValueError(f"model has {net.num_classes} logits for {spec.num_classes} classes")
-        return net
     if not isinstance(net, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(net).__name__}")
-    return OwnModel(type(net).__name__, net, spec)
+    if isinstance(net, Classifier):
+        if isinstance(spec, Spec) and net.num_classes < spec.num_classes:
+            raise ValueError(f"model has {net.num_classes} logits for {spec.num_classes} classes")
+        return net
+    name = type(net).__name__
+    return OwnModel(name, net, spec if isinstance(spec, Spec) else _spec_for(name, net, spec))
+
+
+def _spec_for(name: str, net: nn.Module, x: Tensor) -> Spec:
+    """What ``net`` is, by its answer to images of the size of ``x``."""
+    if x.dim() != 4 or x.shape[2] != x.shape[3]:
+        raise ValueError(
+            f"spec must be images [N, C, H, W] with H = W, or a bat_fast.models.Spec, got {list(x.shape)}"
+        )
+    spec = Spec(num_classes=1, in_channels=x.shape[1], image_size=x.shape[3])
+    images = _images_for(net, spec)
+    with eval_mode(net), torch.no_grad():
+        logits = logits_of(_answer(name, net, images), len(images))
+    return replace(spec, num_classes=logits.shape[1])
 
 
 def _images_for(net: nn.Module, spec: Spec) -> Tensor:

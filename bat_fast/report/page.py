@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bat_fast import __version__
-from bat_fast._atomic import atomic_write
+from bat_fast._atomic import atomic_write, writing
 from bat_fast.report.compare import differing, group_runs
 from bat_fast.report.findings import checks, share
 from bat_fast.report.run import Run
@@ -35,7 +35,8 @@ def write_page(runs: Sequence[Run], path: Path, command: str = "bat-fast report"
 def save(text: str, path: Path) -> int:
     """Write a page to ``path``, and return its size in bytes."""
     content = text.encode("utf-8", "replace")  # names of files need not be Unicode
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, "give another file with --out"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write(content))
     return len(content)
 

@@ -107,17 +107,17 @@ def epoch_line(row: dict[str, Any], epochs: int, robust: str) -> str:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, and a line for every tenth elsewhere, for a function that is told (done, all)."""
+    """A bar on a terminal, and some ten lines elsewhere, evenly, for a function that is told (done, all)."""
     bar = _rich_bar() if sys.stdout.isatty() else None
-    task, tenth = None, 0
+    task, said = None, 0
 
     def show(done: int, total: int) -> None:
-        nonlocal task, tenth
+        nonlocal task, said
         if bar is not None:
             task = bar.add_task(what, total=total, note="") if task is None else task
             bar.update(task, completed=done)
-        elif done * 10 // total > tenth:
-            tenth = done * 10 // total
+        elif done // (every := -(-total // 10)) > said // every or said < done == total:
+            said = done
             print(f"{done:,} of {total:,} {what}", flush=True)
 
     with bar or nullcontext():

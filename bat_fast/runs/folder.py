@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bat_fast._atomic import atomic_copy, atomic_text
+from bat_fast._atomic import atomic_copy, atomic_text, writing
 from bat_fast._lock import Lock
 from bat_fast._seal import check_regular, check_text, sealed_text
 from bat_fast.config import TrainConfig, settled
@@ -22,6 +22,8 @@ from bat_fast.runs.plain import check_same, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_ELSEWHERE = "give another folder with --out"
 
 
 class RunFolder:
@@ -84,7 +86,8 @@ class RunFolder:
         if self._numbered and not resume:
             self._claim()
         self.check_free(resume=resume)
-        self.best.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path, _ELSEWHERE):
+            self.best.parent.mkdir(parents=True, exist_ok=True)
         self.lock.take()
         for draft in self.path.rglob(".*.tmp"):
             draft.unlink()  # of a run that was killed while it wrote
@@ -125,7 +128,8 @@ class RunFolder:
         for number in count(1):
             path = self.path if number == 1 else self.path.with_name(f"{self.path.name}-{number}")
             try:
-                path.mkdir(parents=True)
+                with writing(path, _ELSEWHERE):
+                    path.mkdir(parents=True)
             except FileExistsError:
                 continue
             self._name_files(path)
@@ -178,7 +182,7 @@ class RunFolder:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add the line of one epoch and wait until it is on the disk."""
-        with self.metrics.open("a") as file:
+        with writing(self.metrics), self.metrics.open("a") as file:
             file.write(line_of(row))
             file.flush()
             os.fsync(file.fileno())
@@ -203,6 +207,16 @@ class RunFolder:
         """Write ``results.json``."""
         text = json.dumps(results, indent=2, allow_nan=False) + "\n"
         atomic_text(self.results, text)
+
+
+def runs_of(paths: Iterable[Path]) -> list[Path]:
+    """``paths``, and in place of a folder that ``train --seeds`` has made its runs, in order of the seeds."""
+    found: list[Path] = []
+    for path in paths:
+        there = [] if (path / "config.yaml").exists() else list(path.glob("seed-*/config.yaml"))
+        seeds = sorted((file.parent for file in there), key=lambda run: (len(run.name), run.name))
+        found += seeds or [path]
+    return found
 
 
 def in_one_line(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,22 @@ _FREE = (  # may change when a run is resumed
 )
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError naming the first setting in which the two differ, but for what changes no result.
+def check_same(
+    before: dict[str, Any], now: dict[str, Any], folder: Path, fixed: Collection[str] = ()
+) -> None:
+    """Raise ValueError naming the first setting in which the two differ, but for those that may change.
 
     A setting that an older run did not know had the value that is now its default.
+
+    Args:
+        before: settings that ``folder`` was begun with, as `plain` has them.
+        now: those that are asked for.
+        folder: for the message.
+        fixed: what may not change here, though it may when a run goes on.
     """
     old, new = flat(plain(TrainConfig())) | flat(before), flat(now)
     for key in [*new, *(key for key in old if key not in new)]:
-        if key not in _FREE and old.get(key) != new.get(key):
+        if (key not in _FREE or key in fixed) and old.get(key) != new.get(key):
             raise ValueError(
                 f"cannot resume {folder}: {key} was {old.get(key)!r} and is now {new.get(key)!r}; "
                 "resume with the same settings, or start another run with --out"

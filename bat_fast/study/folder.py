@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from torch import nn
 
-from bat_fast._atomic import atomic_text
+from bat_fast._atomic import atomic_text, writing
 from bat_fast._lock import Lock
 from bat_fast._seal import check_text, is_whole, sealed, sealed_text
 from bat_fast.config import TrainConfig
@@ -20,6 +20,8 @@ from bat_fast.runs.plain import check_same, plain
 from bat_fast.study.sealed_arrays import Array, read_arrays, write_arrays
 
 _FREE = ("k",)  # more models may be added: each depends on its own number alone
+# A run goes on with its weights whatever these are; a model of a study begins anew, and would be another.
+_FIXED = ("epochs", "model.init", "optim.on_nonfinite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +83,25 @@ class StudyFolder:
         if not self.plan.exists() and self.path.exists() and any(self.path.iterdir()):
             raise FileExistsError(f"{self.path} is not empty and holds no study: give another --out")
         if self.plan.exists():
-            before = self.read_plan()
-            for name, value in vars(plan).items():
-                if name not in _FREE and getattr(before, name) != value:
-                    raise ValueError(
-                        f"{self.path} is a study with {name} {getattr(before, name)}, and {value} was asked "
-                        "for: leave it as it was, or give another --out"
-                    )
-            check_text(self.config)
-            check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path)
-        self.models.mkdir(parents=True, exist_ok=True)
+            self.check(plan, config)
+        with writing(self.path, "give another folder with --out"):
+            self.models.mkdir(parents=True, exist_ok=True)
         if not self.config.exists():
             atomic_text(self.config, sealed_text(yaml.safe_dump(plain(config), sort_keys=False)))
         if not self.plan.exists() or self.read_plan() != plan:
             atomic_text(self.plan, json.dumps(sealed(dict(vars(plan))), indent=2) + "\n")
+
+    def check(self, plan: Plan, config: TrainConfig) -> None:
+        """Raise ValueError where the study that is there has other settings, of which it names one."""
+        before = self.read_plan()
+        for name, value in vars(plan).items():
+            if name not in _FREE and getattr(before, name) != value:
+                raise ValueError(
+                    f"{self.path} is a study with {name} {getattr(before, name)}, and {value} was asked "
+                    "for: leave it as it was, or give another --out"
+                )
+        check_text(self.config)
+        check_same(yaml.safe_load(self.config.read_text()), plain(config), self.path, _FIXED)
 
     def read_plan(self) -> Plan:
         """What the study trains.

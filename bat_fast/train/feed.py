@@ -112,7 +112,10 @@ class Feed:
 
     def describe(self) -> str:
         """One line: what there is, and which loader gives it, and why."""
-        sizes = " + ".join(f"{len(split):,}" for split in self.splits)
+        origins = (f" ({split.origin})" if split.origin else "" for split in self.splits)
+        sizes = " + ".join(
+            f"{len(split):,}{words}" for split, words in zip(self.splits, origins, strict=True)
+        )
         why = "as asked"
         if self.config.data.loader == "auto":
             why = data.choose(self.splits.train, self._device, self._augment)[1]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bat_fast._atomic import UnwritableError
 from bat_fast.batch import Batch
 from bat_fast.config import OptimConfig
 
@@ -118,7 +119,7 @@ def _sums(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 @contextmanager
 def advice(last: Path, keep: Callable[[], str]) -> Iterator[None]:
-    """Adds to a FloatingPointError what can be done.
+    """Adds to a FloatingPointError what can be done, and to a file that cannot be written where to go on.
 
     Args:
         last: the checkpoint to go on from.
@@ -126,6 +127,12 @@ def advice(last: Path, keep: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
+    except UnwritableError as error:
+        whole = next((path for path in (last, last.with_name("best.pt")) if path.exists()), None)
+        there = f"{whole} is whole: bat-fast train --resume --out {last.parent.parent} goes on from it"
+        said = UnwritableError(f"{error}; {there if whole else 'no checkpoint is there yet'}")
+        said.errno = error.errno
+        raise said from error
     except FloatingPointError as error:
         good = f"the last good checkpoint is {last}" if last.exists() else "none was saved"
         raise FloatingPointError(f"{error}{keep()}; {good}; try a lower --optim.lr") from None

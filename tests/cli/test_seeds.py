@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bat_fast.cli import main
+from bat_fast.runs.folder import runs_of
 
 TINY = [
     "train", "--recipe", "digits-bat", "--epochs", "1", "--attack.steps", "1", "--batch_size", "256",
@@ -40,6 +41,19 @@ def test_resuming_trains_what_is_not_finished(pair, capsys):
     assert f"bat-fast report {pair / 'seed-3'} {pair / 'seed-5'} {pair / 'seed-8'}" in out
     results = json.loads((pair / "seed-8" / "results.json").read_text())
     assert (results["seed"], results["config"]["epochs"]) == (8, 1)
+
+
+def test_the_folder_of_the_seeds_stands_for_its_runs(pair, tmp_path, capsys):
+    (tmp_path / "two").mkdir()
+    for seed in (3, 5):
+        (tmp_path / "two" / f"seed-{seed}").symlink_to(pair / f"seed-{seed}")
+    assert main(["compare", str(tmp_path / "two"), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert main(["compare", *map(str, sorted((tmp_path / "two").iterdir())), "--json"]) == 0
+    assert capsys.readouterr().out == printed
+    assert main(["report", str(tmp_path / "two"), "--images", "0"]) == 0
+    assert (tmp_path / "two" / "report.html").exists()
+    assert runs_of([pair / "seed-3", tmp_path]) == [pair / "seed-3", tmp_path]  # a run, and no run at all
 
 
 def test_bad_input_is_one_line_before_anything_is_trained(pair, tmp_path, capsys):

@@ -148,6 +148,10 @@ def test_milestones_in_many_ways():
     expected = config("--optim.milestones", "[0.5, 0.9]")
     for text in ("0.5,0.9", "0.5, 0.9", "(0.5,0.9)", "[1/2, 9/10]"):
         assert config("--optim.milestones", text) == expected
+    for words in (["0.5", "0.9"], ["[0.5,", "0.9]"], ["0.5,", "9/10"]):
+        assert config("--optim.milestones", *words, "--epochs", "100") == config(
+            "--optim.milestones", "[0.5, 0.9]", "--epochs", "100"
+        )
 
 
 def test_epochs_are_recorded_as_written():

@@ -92,6 +92,19 @@ BAD = {
     "unknown option of the run": (["train", "--recpe", "x"], "did you mean --recipe?"),
     "abbreviation": (["train", "--epoch", "2"], "did you mean --epochs?"),
     "no value": (["train", "--epochs", "--seed", "2"], "--epochs: expected one argument"),
+    "a truth": (["train", "--data.augment.flip"], "flip: expected one argument: true or false"),
+    "a list": (
+        ["train", "--optim.milestones"],
+        "expected one argument: a list of numbers such as [0.5, 0.75]",
+    ),
+    "a seed and seeds": (
+        ["train", "--seed", "3", "--seeds", "0", "1"],
+        "--seed 3 means nothing beside --seeds",
+    ),
+    "two speeds": (
+        ["train", "--fast", "--speed", "published"],
+        "--fast is --speed fast, and --speed published",
+    ),
     "no option": (["train", "digits-bat"], "settings are written --NAME VALUE"),
     "misspelt verb": (["trian"], "did you mean train?"),
     "misspelt method": (["train", "--method", "trade"], "did you mean trades?"),

@@ -126,6 +126,7 @@ def test_corrupt_files_are_named_or_left_out(tiny_copy):
     meta = build(tiny_copy, on_corrupt="skip")
     assert len(meta["left_out"]) == 1
     assert str(broken) in meta["left_out"][0]
+    assert "on_corrupt" not in meta["left_out"][0]
     splits = load("tiny_imagenet", seed=0, root=tiny_copy)
     index = torch.cat([part.index for part in splits])
     row = list(tiny_imagenet.contents(tiny_copy).files.names).index(str(broken.relative_to(tiny_copy)))

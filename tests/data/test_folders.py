@@ -91,6 +91,9 @@ def test_every_image_is_read_and_the_rest_is_counted(tmp_path, capsys):
         f"image_folder {root}: 8 files left out: 4 hidden, 2 in test/, without classes of train/, "
         "1 beside the class folders, 1 .txt\n"
     )
+    splits = load("image_folder", seed=0, root=root, options=SMALL)
+    assert [split.origin for split in splits] == ["", "10% of training", "val/"]
+    assert capsys.readouterr().err == "", "it has been said"
 
 
 def test_links_are_followed_and_do_not_lead_round(tmp_path):
@@ -146,7 +149,7 @@ def test_a_cache_of_it_is_the_same_set(parts, tmp_path, capsys):
             assert torch.equal(a.x, b.x)
     said = r"prepared with size 8 and exact false, and data.options says 16 and false"
     assert load("image_folder", seed=3, root=tmp_path, options={"size": 16}).train.image_size == 16
-    assert f"{said}; the files are read instead" in capsys.readouterr().err
+    assert f"{said}; the files are read instead: for a cache like that" in capsys.readouterr().err
     with pytest.raises(ValueError, match=said):
         load("image_folder", seed=3, root=tmp_path / "bat_fast_cache", options={"size": 16})
     with pytest.raises(ValueError, match=r"resized_crop: .*--data\.options\.cache false"):

@@ -205,8 +205,12 @@ def test_the_header_tells_what_dali_may_have(odd):
 def test_a_header_that_ends_early(content, tmp_path):
     (tmp_path / "x.jpg").write_bytes(content)
     assert plain_size(tmp_path / "x.jpg") is None
-    with pytest.raises(ValueError, match=r"x\.jpg: .*; restore or delete the file"):
+    with pytest.raises(ValueError, match=r"^image .*x\.jpg: "):
         Files(tmp_path, ["x.jpg"], 8).decode(0)
+    with pytest.raises(ValueError, match=r"x\.jpg: .*; give another file, or leave it out$"):
+        load_image(tmp_path / "x.jpg", 8)
+    with pytest.raises(ValueError, match=rf"{tmp_path} is a folder: give the images in it, such as .*/\*$"):
+        load_image(tmp_path, 8)
 
 
 def test_formats():

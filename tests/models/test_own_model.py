@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bat_fast import PGD, models
+from bat_fast import PGD, Batch, methods, models
 from bat_fast.attacks import untouched
 from bat_fast.attacks.engine.freeze import freezer_of
 from bat_fast.attacks.engine.program import Program
@@ -109,6 +109,20 @@ def test_what_does_not_end_in_a_linear_layer_has_no_features(file):
         torch.testing.assert_close(model(x), model.net(x))
         with pytest.raises(ValueError, match=r"so it has no features: set method\.beta to 0"):
             model(x, return_features=True)
+
+
+def test_images_are_enough_to_wrap_a_network_for_bat():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 3))
+    x, y = torch.rand(4, 1, 8, 8), torch.arange(4) % 3
+    bat = methods.create("bat")
+    with pytest.raises(TypeError, match=r"bat_fast\.models\.wrap\(model, x\)"):
+        bat(net, Batch(x, y, y), x, 0)
+    model = models.wrap(net, x)
+    assert (model.num_classes, model.feature_dim, models.wrap(model, x)) == (3, 6, model)
+    bat(model, Batch(x, y, y), x, 0).total.backward()
+    assert all(weight.grad is not None for weight in net.parameters())
+    with pytest.raises(ValueError, match=r"spec must be images \[N, C, H, W\].*got \[1, 8, 8\]"):
+        models.wrap(net, x[0])
 
 
 def test_an_activation_replaces_its_relus(file):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bat_fast import ops
 from bat_fast.report.info import collect_info, print_info
-from bat_fast.report.progress import Progress, epoch_line
+from bat_fast.report.progress import Progress, counting, epoch_line
 from bat_fast.report.table import print_evaluation, print_results
 
 ROW = {
@@ -33,6 +33,15 @@ def test_epoch_line():
     assert line == "epoch  3/30  loss 0.7123  val clean 95.00%  val pgd10 81.25%  12,034 img/s"
     without = {key: value for key, value in ROW.items() if not key.startswith("val/")}
     assert epoch_line(without, 30, "val/pgd10_acc") == "epoch  3/30  loss 0.7123  12,034 img/s"
+
+
+def test_what_is_counted_is_told_evenly(capsys):
+    for total, wanted in ((6, [1, 2, 3, 4, 5, 6]), (12, [2, 4, 6, 8, 10, 12]), (25, [*range(3, 25, 3), 25])):
+        with counting("models") as tell:
+            for done in (*range(1, total + 1), total):
+                tell(done, total)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [f"{done} of {total} models" for done in wanted]
 
 
 def test_plain_lines_where_stdout_is_no_terminal(capsys):

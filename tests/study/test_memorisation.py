@@ -148,6 +148,10 @@ def test_another_study_or_a_damaged_one_is_refused(study, config, tmp_path):
         study.open(replace(PLAN, ratio=0.5), config)
     with pytest.raises(ValueError, match="batch_size"):
         study.open(PLAN, replace(config, batch_size=100))
+    for change in ({"epochs": 4}, {"model": replace(config.model, init="w.pt")}):  # a run may go on with them
+        for look in (study.open, study.check):
+            with pytest.raises(ValueError, match=r"epochs was 1 and is now 4|init was None"):
+                look(PLAN, replace(config, **change))
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="holds no study"):
         StudyFolder(tmp_path).open(PLAN, config)

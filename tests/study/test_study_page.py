@@ -234,4 +234,9 @@ def test_a_study_that_is_told_to_end_says_so_to_a_scheduler(tmp_path, monkeypatc
     monkeypatch.setattr(Trainer, "fit", interrupted)
     words = ["--recipe", "digits-pgd-at", "--device", "cpu", "--out", str(tmp_path / "run")]
     assert main(["study", "dynamics", *words, "--judge_every", "5"]) == 75
-    assert "--judge_every 5" in capsys.readouterr().err
+    assert "--judge_every 5 --curvature 10" in capsys.readouterr().err
+    goes_on = ["study", "dynamics", "--resume", "--out", str(tmp_path / "run")]
+    assert main([*goes_on, "--curvature", "3"]) == 2
+    assert "--curvature was 10 and is now 3" in capsys.readouterr().err
+    assert main(goes_on) == 75  # the pace is that of the run
+    assert "--judge_every 5 --curvature 10" in capsys.readouterr().err

@@ -23,13 +23,13 @@ def run(words: list[str]) -> None:
     if options.images < 2 or options.draws < 1:
         raise ValueError("--images must be at least 2 and --draws at least 1")
     from bat_fast.cli.settings import read_run
-    from bat_fast.runs.folder import finite
+    from bat_fast.runs.folder import finite, runs_of
     from bat_fast.study.subject import measure_complexity, read_subject
 
     found = {}
-    for path in options.runs:
-        subject = read_subject(path, options.images, options.device)
-        found[str(path)] = measure_complexity(read_run(path, []), subject, draws=options.draws)
+    for run in runs_of(options.runs):
+        subject = read_subject(run, options.images, options.device)
+        found[str(run)] = measure_complexity(read_run(run, []), subject, draws=options.draws)
     if options.json:
         print(json.dumps({path: finite(one) for path, one in found.items()}, indent=2))
         return

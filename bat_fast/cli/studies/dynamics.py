@@ -15,15 +15,15 @@ def run(words: list[str]) -> None:
         "training sample does in each epoch, judge all training and test images, clean and attacked, and see "
         "how the loss bends around each training image.",
     )
-    parser.add_argument("--judge_every", type=int, default=1, help="epochs between judgements (default: 1)")
+    parser.add_argument("--judge_every", type=int, help="epochs between judgements (default: 1)")
     parser.add_argument(
-        "--curvature", type=int, default=10, metavar="N",
+        "--curvature", type=int, metavar="N",
         help="draws that measure the curvature of the loss at those epochs (default: 10; 0: not measured)",
     )  # fmt: skip
     options, rest = parser.parse_known_args(words)
-    if options.judge_every < 1:
+    if options.judge_every is not None and options.judge_every < 1:
         raise ValueError(f"--judge_every must be at least 1, got {options.judge_every}")
-    if options.curvature < 0:
+    if options.curvature is not None and options.curvature < 0:
         raise ValueError(f"--curvature must be at least 0, got {options.curvature}")
     from bat_fast.cli.settings import read_command
 
@@ -33,6 +33,7 @@ def run(words: list[str]) -> None:
     from bat_fast.report.table import print_results
     from bat_fast.runs.folder import RunFolder
     from bat_fast.study.curvature import CurvatureRecord
+    from bat_fast.study.pace import keep_pace, pace_of
     from bat_fast.study.record import JudgedRecord, SampleRecord
     from bat_fast.train import Observer, Trainer
     from bat_fast.train.build import dry_run
@@ -41,16 +42,19 @@ def run(words: list[str]) -> None:
         print(dry_run(command.config))
         return
     folder = RunFolder(command.out, numbered=not command.named)
-    observers: list[Observer] = [SampleRecord(), JudgedRecord(options.judge_every)]
-    if options.curvature:
-        observers.append(CurvatureRecord(options.judge_every, options.curvature))
+    pace = pace_of(command.out, vars(options), resume=command.resume)
+    every, draws = pace["judge_every"], pace["curvature"]
+    observers: list[Observer] = [SampleRecord(), JudgedRecord(every)]
+    if draws:
+        observers.append(CurvatureRecord(every, draws))
     trainer = Trainer(command.config, folder, resume=command.resume, observers=observers)
     out = trainer.folder.path
+    keep_pace(out, pace)
     print(f"run folder  {out}", flush=True)
     try:
         results = trainer.fit()
     except KeyboardInterrupt as error:
-        how = f"--judge_every {options.judge_every} --curvature {options.curvature}"
+        how = f"--judge_every {every} --curvature {draws}"
         again = f"bat-fast study dynamics --resume --out {out} {how}"
         raise Interrupted(
             f"interrupted after epoch {trainer.epoch}; continue with: {again}", *error.args[:1]

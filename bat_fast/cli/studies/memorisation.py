@@ -79,7 +79,9 @@ def run(words: list[str]) -> None:
         from bat_fast.study.cluster import check
 
         check(options.cluster, given_to_cluster["cluster"])
-    if not options.status:
+    if options.status:
+        folder.check(plan, config)
+    else:
         folder.open(plan, config)
         print(f"study       {out}", flush=True)
     if options.cluster is not None:

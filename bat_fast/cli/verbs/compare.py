@@ -15,12 +15,15 @@ def run(words: list[str]) -> None:
     parser = Parser(
         "compare", "Finished runs side by side; those that differ by the seed alone are averaged."
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folder, or that of several --seeds"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, accuracies in [0, 1]")
     options = parser.parse_args(words)
     from bat_fast.report.compare import comparison, group_runs, print_comparison
+    from bat_fast.runs.folder import runs_of
 
-    groups = group_runs(options.runs)
+    groups = group_runs(runs_of(options.runs))
     if options.json:
         print(json.dumps(comparison(groups), indent=2))
     else:

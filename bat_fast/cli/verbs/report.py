@@ -22,7 +22,13 @@ def run(words: list[str]) -> None:
         "network. The models are attacked again on test images, in balls of several sizes.",
     )
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="run folder, also of a run that has not finished")
+    add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run folder, also of a run that has not finished, or that of several --seeds",
+    )
     add("--out", type=Path, help="HTML file (default: report.html in the run folder, or beside several)")
     add(
         "--images",
@@ -44,14 +50,16 @@ def run(words: list[str]) -> None:
     from bat_fast.report.judged import with_evaluations
     from bat_fast.report.page import write_page
     from bat_fast.report.run import read_run
+    from bat_fast.runs.folder import runs_of
 
-    if len({path.resolve() for path in options.runs}) < len(options.runs):
+    paths = runs_of(options.runs)
+    if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError("a run is named twice: it counts once")
     first = options.runs[0]
     out = options.out or (first if len(options.runs) == 1 else first.parent) / "report.html"
     if out.is_dir():
         raise ValueError(f"--out takes a file, and {out} is a folder: --out {out / 'report.html'}")
-    runs = [read_run(path, letters(number)) for number, path in enumerate(options.runs)]
+    runs = [read_run(path, letters(number)) for number, path in enumerate(paths)]
     runs = [_recorded(one) for one in with_evaluations(runs, options.eval)]
     how = {"images": options.images, "batch_size": options.batch_size}
     how |= {"root": options.root, "device": options.device}

@@ -12,6 +12,7 @@ from torch import Tensor
 from bat_fast.batch import Batch
 from bat_fast.data.augment import Augment
 from bat_fast.data.extra import ExtraData
+from bat_fast.data.files import cure
 from bat_fast.data.order import count_steps, epoch_order, shares
 from bat_fast.data.source import Source
 from bat_fast.device import layout
@@ -201,7 +202,7 @@ class Loader(ABC):
     def _report(self, failed: dict[int, str]) -> None:
         """Raise for images that cannot be decoded (place in the split -> reason), or count them."""
         if failed and self.on_corrupt == "error":
-            raise ValueError(next(iter(failed.values())))
+            raise ValueError(next(iter(failed.values())) + cure("--data.on_corrupt"))
         self.skipped |= failed
 
 

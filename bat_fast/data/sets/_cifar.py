@@ -140,7 +140,8 @@ def _unpickle(layout: Layout, path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         if hashlib.file_digest(file, "md5").hexdigest() != known[path.name]:
             raise ValueError(
-                f"{path} is not the published file (md5): delete it and unpack the archive again"
+                f"{path} is not the published file (md5): delete it and unpack the archive again; images of "
+                "your own are --data npz or --data image_folder"
             )
         file.seek(0)
         entry: dict[str, Any] = _Unpickler(file, encoding="latin1").load()

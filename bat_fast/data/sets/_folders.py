@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,8 +109,14 @@ def list_tree(root: Path, parts: Parts, name: str) -> Tree:
     left += Counter()  # without what is 0
     if left.total():
         what = ", ".join(f"{count} {reason}" for reason, count in left.most_common())
-        print(f"{name} {root}: {left.total()} files left out: {what}", file=sys.stderr, flush=True)
+        _say(f"{name} {root}: {left.total()} files left out: {what}")
     return Tree(classes, train, val, test)
+
+
+@cache
+def _say(line: str) -> None:
+    """Print it on stderr, once: a command may read a set twice."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

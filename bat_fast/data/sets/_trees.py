@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -83,7 +84,11 @@ def load_tree(
         )
         if parts is None:
             raise ValueError(f"{other}: give those of the cache")
-        print(f"{other}; the files are read instead", file=sys.stderr, flush=True)
+        print(
+            f"{other}; the files are read instead: for a cache like that delete it and prepare again with "
+            f"--size {size}{' --exact' if exact else ''}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
         cached = None
     files = None if parts is None else tree_contents(name, root, parts, size, exact, stats)
     if cached:
@@ -94,7 +99,10 @@ def load_tree(
         assert files is not None  # only a cache has no parts
         whole, train, held = source_of(files), files.train, files.held
     most = 0 if stats else _MEASURED
-    return cut_parts(whole, train, held, val=val, test=test, seed=seed, most=most)
+    splits = cut_parts(whole, train, held, val=val, test=test, seed=seed, most=most)
+    if parts is not None and parts.test not in (None, "test"):  # val/ alone is the test
+        splits = splits._replace(test=replace(splits.test, origin=f"{parts.test}/"))
+    return splits
 
 
 def is_cache(root: Path, cache: bool) -> bool:
