@@ -75,13 +75,13 @@ def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:
         raise ValueError("--resume needs --out DIR, the folder of the run to continue")
     if len(set(run.seeds)) < len(run.seeds):
         raise ValueError(f"--seeds names a seed twice: {' '.join(map(str, run.seeds))}")
-    named = {one.setting: one.value for one in from_words(rest, [*run_options(), *also])}
-    if run.seeds and "seed" in named:
+    given = {one.setting: one.value for one in from_words(rest, [*run_options(), *also])}
+    if run.seeds and "seed" in given:
         raise ValueError(
-            f"--seed {named['seed']} means nothing beside --seeds, which names all: leave it out"
+            f"--seed {given['seed']} means nothing beside --seeds, which names all: leave it out"
         )
-    if run.fast and named.get("speed", "fast") != "fast":
-        raise ValueError(f"--fast is --speed fast, and --speed {named['speed']} was said too: leave one out")
+    if run.fast and given.get("speed", "fast") != "fast":
+        raise ValueError(f"--fast is --speed fast, and --speed {given['speed']} was said too: leave one out")
     if run.resume and not said:
         said = [from_file(stored_file(run.out, run.seeds))]
     config = _build(said, rest + (["--speed", "fast"] if run.fast else []), [*run_options(), *also])
