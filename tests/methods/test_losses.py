@@ -176,7 +176,7 @@ def test_without_beta_any_model_will_do():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).double()
     terms = create("bat", beta=0)(model, data, data.x, 0)
     assert set(terms.metrics) == {"loss", "robust_acc", "weight_mean", "harmful_share"}
-    with pytest.raises(TypeError, match=r"bat\.beta = 0\.2 needs .*models\.base\.Classifier, or set beta=0"):
+    with pytest.raises(TypeError, match=r"bat\.beta = 0\.2 .*models\.wrap\(model, x\).*, or set beta=0"):
         create("bat")(model, data, data.x, 0)
 
 
