@@ -38,7 +38,9 @@ def check_batch(
         raise TypeError(f"x must be float32 pixels in [{lo:g}, {hi:g}], got {x.dtype}")
     for name, labels in (("y", y), ("targets", targets)):
         if labels is not None and labels.shape != x.shape[:1]:
-            raise ValueError(f"{name} must be [N] = [{len(x)}], got {list(labels.shape)}")
+            alone = x.dim() == 3 and labels.numel() == 1
+            cure = f"; of one image it is x[None], {name}.reshape(1)" if alone else ""
+            raise ValueError(f"{name} must be [N] = [{len(x)}], got {list(labels.shape)}{cure}")
     if values and x.numel():
         low, high = (float(value) for value in x.aminmax())
         if low != low or high != high:

@@ -270,6 +270,11 @@ def test_rounding_beyond_the_range_is_tolerated():
         ({"x": torch.rand(5, 1, 8, 8) * torch.nan}, ValueError, "x holds NaN"),
         ({"x": torch.zeros(5, 1, 8, 8, dtype=torch.uint8)}, TypeError, "x must be float32 pixels"),
         ({"y": torch.zeros(4, dtype=torch.long)}, ValueError, r"y must be \[N\] = \[5\], got \[4\]"),
+        (
+            {"x": torch.rand(1, 8, 8), "y": torch.tensor(0)},
+            ValueError,
+            r"y must be .* of one image it is x\[None\], y.reshape\(1\)",
+        ),
         ({"y": torch.full((5,), 10)}, ValueError, r"target holds class 10, outside \[0, 10\)"),
         ({"targets": torch.zeros(4, dtype=torch.long)}, ValueError, r"targets must be \[N\]"),
     ],
