@@ -67,7 +67,7 @@ def test_an_unknown_name_lists_what_exists(name):
     [
         ({"activation": "tanhh"}, "activation: there is no 'tanhh'; there are relu, silu"),
         ({"mean": (0.5,), "std": (0.5,)}, "mean needs one number per channel, 3, got 1"),
-        ({"mean": (0.5,) * 3, "std": (0.5, 0.0, 0.5)}, "std must be finite and > 0"),
+        ({"mean": (0.5,) * 3, "std": (0.5, 0.0, 0.5)}, "std must be > 0 and at most 1"),
         ({"in_channels": 0}, "in_channels must be at least 1"),
     ],
 )

@@ -295,7 +295,7 @@ def test_evaluations_and_recorded_samples_are_drawn(run, tmp_path):
     assert len(text.encode()) < 800_000
     told = [one["aria-label"] for one in page.all("div") if one.get("role") == "img"]
     assert len(told) == len(page.all("svg")) == len(plain.all("svg")) + 3
-    assert any("360 after clean, 210 after APGD-CE, 180 after square, of 400" in text for text in told)
+    assert any("360 after clean, 210 after APGD-CE, 180 after Square, of 400" in text for text in told)
     assert any("AutoAttack: 70% at 0.05, 45% at 0.1" in text for text in told)
     assert any(
         "median margin -0.67 in the first and 0.67 in the last; below 0 are 100% and 0%" in t for t in told
