@@ -1,5 +1,6 @@
 """Training a model that is given in Python, and one that begins with weights of somebody."""
 
+import os
 import subprocess
 import sys
 
@@ -186,7 +187,7 @@ try:
 except OSError as error:
     print(error)
 """
-    env = {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    env = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", program, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr
