@@ -7,12 +7,12 @@ RELEASE := build/release/bin
 CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp')
 # A worker for each core, each with one thread: two programs with all threads slow each other down. A file stays
 # with one worker, which builds or trains for it once, in the order of tests/conftest.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(FOR_HERE) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # For the GPUs of this machine, for Hopper (tests read its machine code), and as PTX that every other GPU compiles when
 # it meets it. All architectures, which `pip install .` compiles for, take four times as long: make BAT_FAST_ARCHS= test
 MY_GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -xE '[0-9]+\.[0-9]' | tr -d .)
-export BAT_FAST_ARCHS ?= 75-virtual $(sort 90-real $(addsuffix -real,$(MY_GPUS)))
+FOR_HERE := BAT_FAST_ARCHS="$${BAT_FAST_ARCHS-75-virtual $(sort 90-real $(addsuffix -real,$(MY_GPUS)))}"
 
 .PHONY: demo test quick lint format bench docs test-faults reliability test-torch-range test-hosts sdist wheel sbom clean
 
@@ -87,7 +87,7 @@ $(VENV)/.installed: $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bat_fast needs Python >= 3.11, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile torch torchvision nvidia-dali-cuda130 cmake ninja "setuptools>=77"
-	$(BIN)/python -m pip install -q --no-compile --no-build-isolation -e ".[train,dali,test,lint]"
+	$(FOR_HERE) $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e ".[train,dali,test,lint]"
 	@touch $@
 
 clean:

@@ -16,6 +16,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CURES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room: your quota is used up",
+    errno.ENOENT: "make the folder first",
+    errno.EEXIST: "it is a file and has to be a folder: remove it, or give another place",
     errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or write to another file system",
 }
 
@@ -37,11 +39,11 @@ def writing(path: Path, cure: str = "give a place where you may write") -> Itera
     before = sys.exception()
     try:
         yield
-    except (UnwritableError, BlockingIOError, FileExistsError):
+    except (UnwritableError, BlockingIOError):
         raise  # they say themselves what is in the way
     except Exception as error:
         cause = _refusal(error, before)
-        if cause is None:
+        if cause is None or cause.errno is None:  # without a number it is an error of our own
             raise
         why = cause.strerror or str(cause)
         if cause.errno in _FULL and path.parent.is_dir():
@@ -58,6 +60,8 @@ def _refusal(error: BaseException | None, before: BaseException | None) -> OSErr
     while error is not None and error is not before:
         if isinstance(error, OSError):
             return error
+        if isinstance(error, (ValueError, TypeError, LookupError)):
+            return None  # about what is written
         error = error.__context__
     return None
 

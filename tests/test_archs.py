@@ -81,3 +81,21 @@ def test_the_library_holds_what_it_says():
     found = images((_native._FOLDER / "libbat_fast.so").read_bytes())
     assert {kind: archs <= found[kind] for kind, archs in said.items()} == {"elf": True, "ptx": True}
     assert found["ptx"]  # for the GPUs that come after
+
+
+def test_make_compiles_for_the_gpus_that_are_there_and_a_wheel_for_all(tmp_path):
+    gpus = tmp_path / "nvidia-smi"
+    gpus.write_text("#!/bin/sh\nprintf '8.9\\n8.9\\nfield is not valid\\n'\n")
+    gpus.chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if name not in ("BAT_FAST_ARCHS", "MAKEFLAGS")}
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+
+    def lines(target: str) -> list[str]:
+        command = ["make", "-n", "-B", "-C", str(ROOT), target]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=env, check=True
+        ).stdout.splitlines()
+
+    (install,) = (line for line in lines("demo") if "pip install" in line and " -e " in line)
+    assert install.startswith('BAT_FAST_ARCHS="${BAT_FAST_ARCHS-75-virtual 89-real 90-real}" ')
+    assert not [line for line in lines("wheel") if "BAT_FAST_ARCHS" in line]

@@ -33,8 +33,7 @@ def test_cuda_kernels_are_in_the_library_where_nvcc_was():
     for_cpus = {name for name, word in words.items() if word in FOR_CPUS}
     assert {name for name, native in answers.items() if native != built} == (for_cpus if built else set())
     if built:
-        for arch in os.environ.get("BAT_FAST_ARCHS", "75 80 86 89 90").split():
-            assert arch in _native.build_info()["cuda_architectures"]
+        assert _native.build_info()["cuda_architectures"]  # what they say is held by tests/test_archs.py
 
 
 def test_unknown_operators_are_named():

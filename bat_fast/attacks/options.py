@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
@@ -70,12 +71,11 @@ def _explained(init: Callable[..., None]) -> Callable[..., None]:
                 raise TypeError(_fault(type(self), name))
         try:
             init(self, *args, **options)
-        except TypeError:
-            known = {"model", *options_of(type(self))}
-            unknown = [name for name in options if name not in known]
-            if not unknown:
+        except TypeError as error:
+            refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if refused is None or refused[1] not in options:
                 raise
-            raise TypeError(_fault(type(self), unknown[0])) from None
+            raise TypeError(_fault(type(self), refused[1])) from None
 
     return explaining
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bat_fast.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from bat_fast.train import Observer
 
 LOGS = {"tensorboard": "TensorBoard", "wandb": "WandB", "mlflow": "MLflow"}
 """Module of `bat_fast.integrations` -> its observer."""
@@ -52,6 +58,15 @@ def run_parser() -> Parser:
     )
     add("-h", "--help", action="store_true", help="show this, and stop")
     return parser
+
+
+def loggers(names: Iterable[str]) -> list[Observer]:
+    """The observers of ``--log``.
+
+    Raises:
+        ImportError: the package of one is not installed.
+    """
+    return [getattr(import_module(f"bat_fast.integrations.{name}"), LOGS[name])() for name in names]
 
 
 def run_options() -> list[str]:

@@ -46,7 +46,7 @@ class Command(NamedTuple):
         given |= {"--record_samples": self.record, "--log": bool(self.logs)}
         for option in options:
             if given[option]:
-                raise ValueError(f"{option} means nothing to this study: leave it out")
+                raise ValueError(f"{option} means nothing here: leave it out")
 
 
 def read_command(arguments: list[str], also: Iterable[str] = ()) -> Command:

@@ -16,7 +16,7 @@ from bat_fast.runs.folder import RunFolder
 from bat_fast.spelling import nearest
 from bat_fast.values import describe
 
-_ABOUT_THE_RUN = ("recipe", "out", "seeds", "fast", "resume", "dry_run", "dry-run")
+_ABOUT_THE_RUN = ("recipe", "out", "seeds", "fast", "resume", "dry_run", "dry-run", "log", "record_samples")
 METHOD_NAME = ("method", ("name",))
 
 

@@ -15,8 +15,6 @@ NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "data.extra.share": ("data.extra.path", ON),
     "data.label_noise.kind": ("data.label_noise.rate", ON),
     "data.label_noise.seed": ("data.label_noise.rate", ON),
-    "attack.clean_start": ("attack.random_start", ON),
-    "attack.clip_start": ("attack.random_start", ON),
     "optim.beta2": ("optim.name", ("adam", "adamw")),
     "optim.decay": ("optim.weight_decay", ON),
     "optim.peak": ("optim.schedule", ("cyclic",)),

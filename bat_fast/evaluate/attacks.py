@@ -27,7 +27,7 @@ _WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _SAME = {"autoattack": "aa", "quick": "aa-quick"}
 _FLAGS = {"any": "any_step", "targeted": "targeted"}
-_SUFFIXES = r"(?:[-_](?:any|targeted|step\d*\.\d+))*"
+_SUFFIXES = r"(?:[-_](?:any|targeted|step\d*\.?\d+))*"
 
 
 def make_attack(

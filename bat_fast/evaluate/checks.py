@@ -17,7 +17,7 @@ from bat_fast._logits import logits_of
 from bat_fast.attacks import APGD, FGSM, AutoAttack, Square, untouched
 from bat_fast.attacks.modules import as_module
 from bat_fast.attacks.search import exact_logits
-from bat_fast.attacks.step import which_norm
+from bat_fast.attacks.step import one_number, which_norm
 from bat_fast.evaluate.trial import FEW, Trial, apart, share
 from bat_fast.runs.finding import Finding
 
@@ -30,7 +30,7 @@ def check_model(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: float | str,
     norm: str = "linf",
     seed: int = 0,
     full: bool = False,
@@ -51,7 +51,7 @@ def check_model(
     module = as_module(model)
     # What does not need a gradient comes first: without one there is nothing to attack with.
     with torch.inference_mode(False), torch.no_grad(), untouched(module, "eval"):
-        trial = Trial(module, x, y, float(eps), which_norm(norm), seed)
+        trial = Trial(module, x, y, one_number("eps", eps, "check_model"), which_norm(norm), seed)
         found = [*_of_answers(trial), *_of_gradients(trial)]
         if not trial.has_gradient:
             return found

@@ -18,8 +18,7 @@ class WandB(Observer):
 
         Trainer(config, out, observers=[WandB(project="robust")])
 
-    What is logged is numbers and settings. wandb itself ends the run with the process, and
-    ``observer.run.finish()`` earlier.
+    What is logged is numbers and settings. The run of wandb ends after the last epoch, or with the process.
 
     Args:
         settings: of ``wandb.init``. Its ``name``, ``dir`` and ``config`` are those of the run folder where
@@ -39,9 +38,12 @@ class WandB(Observer):
         if trainer.world.first:
             path = trainer.folder.path
             own = {"name": path.name, "dir": str(path), "config": plain(trainer.config)}
-            self.run = self._host.init(**(own | self._settings))
+            self.run, self._trainer = self._host.init(**(own | self._settings)), trainer
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Log the line of an epoch."""
-        if self.run is not None:
-            self.run.log(numbers(row), step=row["epoch"])
+        """Log the line of an epoch; after the last one the run is finished."""
+        if self.run is None:
+            return
+        self.run.log(numbers(row), step=row["epoch"])
+        if self._trainer.stopped or row["epoch"] == self._trainer.config.epochs:
+            self.run.finish()

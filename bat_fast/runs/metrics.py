@@ -22,6 +22,7 @@ _TITLES = {
     "square": "Square",
     "worst": "worst of all",
 }
+_FORMER = {"val/autoattack_acc": "val/aa_acc"}
 _SUFFIXES = {"any": "any step", "targeted": "targeted"}
 
 
@@ -61,7 +62,7 @@ def _left_out(attack: str, described: Mapping[str, Any]) -> list[str]:
     found += [f"{starts} starts"] if starts and not re.search(r"\dx\d", attack) else []
     usual = float(described.get("eps") or 0) / 4
     if step is not None and re.search(r"\d", attack) and "_step" not in attack:
-        found += [f"step {step:.3g}"] if abs(step - usual) > 1e-6 * usual else []
+        found += [f"step {step:.6f}".rstrip("0").rstrip(".")] if abs(step - usual) > 1e-6 * usual else []
     return [*found, "replay"] if described.get("mode") == "replay" else found
 
 
@@ -75,6 +76,11 @@ def untitled(text: str) -> str:
         return known.get(text.lower(), text)
     said = [part.removesuffix(" step").replace(" ", "") for part in match[3].split(", ")[1:]]
     return "-".join([match[1].replace("-", "") + (f"x{match[2]}" if match[2] else ""), *said])
+
+
+def renamed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row that an earlier version may have written, with the names of today."""
+    return {_FORMER.get(name, name): value for name, value in row.items()}
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:

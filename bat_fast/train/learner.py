@@ -54,7 +54,8 @@ class Compiled(nn.Module):
     """``model`` through torch.compile, which fuses what lies between convolutions, forward and backward.
 
     The model itself stays as it is, with its names and for all others who call it: attack, validation,
-    average. It is compiled at the first call, and once more for each other shape of images.
+    average. It is compiled at the first call, and once more for each other shape of images, eight in all:
+    later ones run as they are, with a warning of torch.
 
     Args:
         model: shares its parameters and modes.

@@ -15,7 +15,7 @@ from bat_fast.config import TrainConfig, settled
 from bat_fast.device import pick_device, set_backends
 from bat_fast.report.progress import Progress
 from bat_fast.runs.folder import RunFolder, finite
-from bat_fast.runs.metrics import metric
+from bat_fast.runs.metrics import metric, renamed
 from bat_fast.runs.plain import plain
 from bat_fast.train import build
 from bat_fast.train.alarms import collapse_alarm, label_alarm, patience_alarm, stuck_alarm, too_few
@@ -234,8 +234,9 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> list[str]:
         """Go on from ``state``; returns what is to be said about the files."""
         check_state(state, self.config, self.identity, len(self.loader), self.folder.path)
-        self.rows, line = self.record.rows(state)
-        self.epoch, self.best, self.stopped = state["epoch"], state["best"], state["stopped"]
+        rows, line = self.record.rows(state)
+        self.rows, self.best = list(map(renamed, rows)), state["best"] and renamed(state["best"])
+        self.epoch, self.stopped = state["epoch"], state["stopped"]
         load_state(self.parts, state)
         restore_rng_state(state["rng"], self.world)
         self._place = state.get("running")

@@ -88,3 +88,15 @@ def test_an_attack_of_somebody_else_takes_what_it_likes():
     assert Own(model, own=2).own == 2
     with pytest.raises(TypeError, match="Own takes no 'stepsize'; did you mean step_size"):
         Own(model, stepsize=0.1)
+
+
+def test_what_is_wrong_elsewhere_is_not_blamed_on_an_option():
+    class Own(PGD):
+        def __init__(self, model, eps, **options):
+            options.pop("own")
+            super().__init__(model, eps, **options)
+
+    with pytest.raises(TypeError, match="eps must be a number"):
+        Own(model, None, own=2)
+    with pytest.raises(TypeError, match="Own takes no 'steeps'; did you mean steps"):
+        Own(model, 0.1, own=2, steeps=3)

@@ -15,8 +15,6 @@ CASES = {
     "data.extra.share": (0.5, "data.extra.path", None),
     "data.label_noise.kind": ("nearest", "data.label_noise.rate", 0),
     "data.label_noise.seed": (3, "data.label_noise.rate", 0),
-    "attack.clean_start": (0.5, "attack.random_start", False),
-    "attack.clip_start": (False, "attack.random_start", False),
     "optim.beta2": (0.95, "optim.name", "sgd"),
     "optim.decay": ("weights", "optim.weight_decay", 0),
     "optim.peak": (0.5, "optim.schedule", "cosine"),

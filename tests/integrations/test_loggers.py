@@ -48,9 +48,12 @@ class Client:
 @pytest.fixture
 def hosts(monkeypatch):
     """The stand-ins, and what was logged to wandb."""
-    logged: dict = {"init": [], "log": []}
+    logged: dict = {"init": [], "log": [], "finished": []}
     wandb, mlflow = ModuleType("wandb"), ModuleType("mlflow")
-    run = SimpleNamespace(log=lambda values, step: logged["log"].append((step, values)))
+    run = SimpleNamespace(
+        log=lambda values, step: logged["log"].append((step, values)),
+        finish=lambda: logged["finished"].append(len(logged["log"])),
+    )
     wandb.init = lambda **settings: logged["init"].append(settings) or run
     mlflow.MlflowClient = Client
     Client.made = []
@@ -74,6 +77,7 @@ def test_every_metric_of_every_epoch_is_logged(hosts, small, tmp_path):
     (settings,) = hosts["init"]
     assert settings == {"project": "robust", "name": "mine", "dir": str(out), "config": plain(config)}
     assert hosts["log"] == [(1, values[0]), (2, values[1])]
+    assert hosts["finished"] == [2]
 
     new, given = Client.made
     assert (new.uri, new.experiments, observers[1].run_id) == ("file:x", ["bat_fast"], "8/run")
@@ -122,8 +126,12 @@ def test_the_command_line_asks_for_logs(hosts, tmp_path, capsys):
 def test_what_goes_on_logs_again(tmp_path):
     command = read_command(["--recipe", "digits-bat", "--out", str(tmp_path), "--log", "mlflow", "wandb"])
     assert train._said(command) == " --log mlflow wandb"
-    with pytest.raises(ValueError, match="--log means nothing to this study"):
-        command.refuse("--log")
+
+
+@pytest.mark.parametrize("words", [["study", "memorisation"], ["study", "random-labels"], ["bench"]])
+def test_who_trains_no_run_of_its_own_refuses_logs(words, capsys):
+    assert main([*words, "--recipe", "digits-bat", "--log", "wandb"]) == 2
+    assert "--log means nothing here: leave it out" in capsys.readouterr().err
 
 
 def test_a_log_whose_package_is_missing_is_named_before_training(tmp_path, monkeypatch, capsys):

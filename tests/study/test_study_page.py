@@ -184,7 +184,7 @@ def test_bad_words_are_one_line(folders, tmp_path, capsys):
         (["report", str(study.path), "--out", str(tmp_path)], "is a folder"),
         (["ablation", str(run)], "no folder of a study"),
         (["dynamics", "--judge_every", "0"], "--judge_every"),
-        (["random-labels", "--recipe", "digits-pgd-at", "--out", "x"], "--out means nothing to this study"),
+        (["random-labels", "--recipe", "digits-pgd-at", "--out", "x"], "--out means nothing here"),
         (["memorisation", "--recipe", "digits-pgd-at", "--seeds", "0"], "--seeds means nothing"),
     ):
         assert main(["study", *words]) == 2

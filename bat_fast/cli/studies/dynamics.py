@@ -25,6 +25,7 @@ def run(words: list[str]) -> None:
         raise ValueError(f"--judge_every must be at least 1, got {options.judge_every}")
     if options.curvature is not None and options.curvature < 0:
         raise ValueError(f"--curvature must be at least 0, got {options.curvature}")
+    from bat_fast.cli.run_options import loggers
     from bat_fast.cli.settings import read_command
 
     command = read_command(rest, parser.options())
@@ -35,7 +36,7 @@ def run(words: list[str]) -> None:
     from bat_fast.study.curvature import CurvatureRecord
     from bat_fast.study.pace import keep_pace, pace_of
     from bat_fast.study.record import JudgedRecord, SampleRecord
-    from bat_fast.train import Observer, Trainer
+    from bat_fast.train import Trainer
     from bat_fast.train.build import dry_run
 
     if command.dry_run:
@@ -44,7 +45,7 @@ def run(words: list[str]) -> None:
     folder = RunFolder(command.out, numbered=not command.named)
     pace = pace_of(command.out, vars(options), resume=command.resume)
     every, draws = pace["judge_every"], pace["curvature"]
-    observers: list[Observer] = [SampleRecord(), JudgedRecord(every)]
+    observers = [*loggers(command.logs), SampleRecord(), JudgedRecord(every)]
     if draws:
         observers.append(CurvatureRecord(every, draws))
     trainer = Trainer(command.config, folder, resume=command.resume, observers=observers)

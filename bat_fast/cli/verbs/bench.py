@@ -26,7 +26,9 @@ def run(words: list[str]) -> None:
         raise ValueError(f"--images must be at least 1, got {options.images}")
     also = parser.options()
     if options.run is None:
-        config = read_command(settings, also).config
+        command = read_command(settings, also)
+        command.refuse("--seeds", "--record_samples", "--log")
+        config = command.config
     else:
         config = read_run(options.run, settings, also)
     if options.largest_batch or options.memory:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bat_fast.cli.parser import Interrupted
-from bat_fast.cli.run_options import LOGS
+from bat_fast.cli.run_options import loggers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from bat_fast.cli.settings import Command
     from bat_fast.config import TrainConfig
     from bat_fast.runs.folder import RunFolder
-    from bat_fast.train import Observer
     from bat_fast.world.ranks import World
 
 SUMMARY = "train a model: bat-fast train --recipe digits-bat"
@@ -87,9 +86,7 @@ def _train(
     from bat_fast.report.table import print_results
     from bat_fast.train import Trainer
 
-    observers: list[Observer] = [
-        getattr(import_module(f"bat_fast.integrations.{name}"), LOGS[name])() for name in command.logs
-    ]
+    observers = loggers(command.logs)
     if command.record or (command.resume and (folder.path / "samples").is_dir()):
         from bat_fast.study.record import SampleRecord
 
