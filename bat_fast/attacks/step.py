@@ -90,8 +90,7 @@ def which_norm(norm: str) -> str:
 
 def check_length(name: str, value: float, norm: str, lo: float = 0.0, hi: float = 1.0) -> None:
     """Raise ValueError where a radius or a step makes no sense among pixels in [lo, hi]."""
-    times = 2.0 if name == "step_size" else 1.0
-    fault = length_fault(norm, value, width=hi - lo, times=times)
+    fault = length_fault(norm, value, width=hi - lo)
     if fault is not None:
         raise ValueError(f"{name} must be {fault}")
 

@@ -6,19 +6,16 @@ L2_MOST = 32.0
 """Beyond what any ball of the literature has, and beneath what one meant in 255ths would have."""
 
 
-def length_fault(
-    norm: str, value: float, *, width: float = 1.0, times: float = 1.0, positive: bool = False
-) -> str | None:
+def length_fault(norm: str, value: float, *, width: float = 1.0, positive: bool = False) -> str | None:
     """What a length must be, what it is, and what to write instead; None where it is right.
 
     Args:
         norm: ``"linf"``, in which a longer one than the range of a pixel means nothing, or ``"l2"``.
         value: the length, in the unit of the pixels.
         width: of the range of a pixel.
-        times: as long as that it may be; a step may well be longer than the radius that it ends in.
         positive: 0 is wrong.
     """
-    most = times * width * (1.0 if norm == "linf" else L2_MOST)
+    most = width * (1.0 if norm == "linf" else L2_MOST)
     if 0 <= value <= most and not (positive and value == 0):
         return None
     units = ""

@@ -127,11 +127,11 @@ class RunFolder:
         """Take the first free number; mkdir decides between runs that begin at the same moment."""
         for number in count(1):
             path = self.path if number == 1 else self.path.with_name(f"{self.path.name}-{number}")
-            try:
-                with writing(path, _ELSEWHERE):
+            with writing(path, _ELSEWHERE):
+                try:
                     path.mkdir(parents=True)
-            except FileExistsError:
-                continue
+                except FileExistsError:
+                    continue
             self._name_files(path)
             self._numbered = False
             return

@@ -55,7 +55,6 @@ def run(words: list[str]) -> None:
 
         print(dry_run(command.config))
         return
-    from bat_fast.evaluate.attacks import spelled
     from bat_fast.study.folder import Plan, StudyFolder
     from bat_fast.train.validation import validation_attack
 
@@ -74,8 +73,6 @@ def run(words: list[str]) -> None:
     }
     if given.get("attack") == "none":
         given["attack"] = None
-    elif "attack" in given:
-        given["attack"] = spelled(given["attack"])
     plan = Plan(**(vars(there or usual) | given))
     theirs = None if options.mem_scores is None else _published(config, options.mem_scores)
     if options.cluster is not None:
