@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bat_fast.config import TrainConfig
+from bat_fast.config.limits import value_of
 
 ON = ()
 """Any value but 0, none, off and None."""
@@ -47,22 +48,16 @@ def idle(config: TrainConfig, said: Mapping[str, str]) -> Iterator[tuple[str, st
     """
     default = TrainConfig()
     for name, (needed, values) in NEEDS.items():
-        current = _value(config, needed)
+        current = value_of(config, needed)
         off = current in (0, "none", None)
         works = not off if values is ON else current in values
-        if works or name not in said or _value(config, name) == _value(default, name):
+        if works or name not in said or value_of(config, name) == value_of(default, name):
             continue
         if needed in said and (said[name] or (off and not said[needed])):
             continue
         set_it = f"set that to {' or '.join(map(str, values))}" if values else "set that"
         cure = "leave one of them out" if None in values else f"{set_it}, or leave {name} out"
         yield name, f"{name} does nothing where {needed} is {_word(current)}: {cure}"
-
-
-def _value(config: Any, name: str) -> Any:
-    for part in name.split("."):
-        config = getattr(config, part)
-    return config
 
 
 def _word(value: Any) -> str:

@@ -87,12 +87,17 @@ def allowed(name: str) -> str:
     return limit if limit == PART_OF_RUN else _words(limit) if limit else ""
 
 
+def value_of(config: Any, name: str) -> Any:
+    """The value of the setting ``name``, such as ``optim.lr``."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
 def problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
     """The settings that are out of their range, or do not fit each other: each by its name, and one line."""
     for name, limit in LIMITS.items():
-        value: Any = config
-        for part in name.split("."):
-            value = getattr(value, part)
+        value = value_of(config, name)
         for number in value if isinstance(value, tuple) else [value]:
             fault = None if number is None else _fault(config, name, limit, number)
             if fault is not None:

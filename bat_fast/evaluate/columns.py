@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from bat_fast.attacks import Attack
+from bat_fast.attacks.autoattack import CLEAN
 from bat_fast.attacks.done import tensor_key
 from bat_fast.attacks.room import Room
 from bat_fast.attacks.search import exact_logits
 from bat_fast.batch import Batch
 from bat_fast.evaluate.answers import Tell, answers, answers_under
-from bat_fast.evaluate.kept import CLEAN, Kept
+from bat_fast.evaluate.kept import Kept
 
 
 def column(what: str, name: str = "clean", radius: float = 0.0) -> str:

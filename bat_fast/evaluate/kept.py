@@ -15,11 +15,10 @@ from bat_fast import __version__
 from bat_fast._atomic import atomic_text, atomic_write
 from bat_fast._lock import Lock
 from bat_fast._seal import KEY, digest, is_whole, sealed
+from bat_fast.attacks.autoattack import CLEAN
 from bat_fast.attacks.done import tensor_key
 from bat_fast.runs.sealed_tensors import check_tensors, sealed_tensors
 
-CLEAN = "clean"
-"""What is kept of a batch without an attack."""
 _ABOUT = "evaluation.json"
 
 

@@ -29,11 +29,6 @@ void of_kind(const std::optional<Tensor>& target, F f) {
   target ? f(std::true_type{}) : f(std::false_type{});
 }
 
-template <typename T>
-Logits<T> rows_of(const Tensor& clean, const std::optional<Tensor>& target) {
-  return {pointer<T>(clean), pointer_or_null<int64_t>(target), clean.size(0), clean.size(1)};
-}
-
 std::tuple<Tensor, Tensor, Tensor> pair_loss(const Tensor& clean_, const Tensor& adv_,
                                              const std::optional<Tensor>& target_, double beta) {
   check_pair(clean_, adv_, target_);

@@ -84,16 +84,15 @@ std::tuple<Tensor, Tensor, Tensor> soft_target_loss(const Tensor& logits_, const
       [&](auto type) {
         using T = decltype(type);
         over_rows(logits, [&](int64_t begin, int64_t end) {
-          soft_target_cpu(Logits<T>{pointer<T>(logits), nullptr, logits.size(0), logits.size(1)}, pointer<T>(soft),
-                          static_cast<T>(scale), pointer<T>(per_sample), pointer<T>(grad), begin, end);
+          soft_target_cpu(rows_of<T>(logits), pointer<T>(soft), static_cast<T>(scale), pointer<T>(per_sample),
+                          pointer<T>(grad), begin, end);
         });
         *pointer<T>(loss) = weighted_mean_cpu<T>(nullptr, pointer<T>(per_sample), logits.size(0), false).value;
       },
       [&](auto type, void* stream) {
         using T = decltype(type);
-        soft_target_cuda(Logits<T>{pointer<T>(logits), nullptr, logits.size(0), logits.size(1)}, pointer<T>(soft),
-                         static_cast<float>(scale), pointer<float>(per_sample), pointer<float>(loss), pointer<T>(grad),
-                         stream);
+        soft_target_cuda(rows_of<T>(logits), pointer<T>(soft), static_cast<float>(scale), pointer<float>(per_sample),
+                         pointer<float>(loss), pointer<T>(grad), stream);
       });
   return {loss, per_sample, grad};
 }

@@ -9,8 +9,8 @@
 namespace bat_fast {
 
 template <typename T>
-Logits<T> rows_of(const Tensor& logits, const Tensor& target) {
-  return {pointer<T>(logits), pointer<int64_t>(target), logits.size(0), logits.size(1)};
+Logits<T> rows_of(const Tensor& logits, const std::optional<Tensor>& target = std::nullopt) {
+  return {pointer<T>(logits), pointer_or_null<int64_t>(target), logits.size(0), logits.size(1)};
 }
 
 inline ScalarType accumulator(const Tensor& t) {
